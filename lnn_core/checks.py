@@ -1,0 +1,56 @@
+"""Checks of what users pass in: each names the value and the bound it broke."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .network import LiftedNetwork
+
+
+def check_input(net: LiftedNetwork, x: Tensor) -> None:
+    """x is a finite (batch, d_0) tensor of the network's type with at least one sample."""
+    if x.ndim != 2 or x.shape[1] != net.sizes[0]:
+        raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {net.sizes[0]})")
+    if len(x) == 0:
+        raise ValueError("x is an empty batch, shape (0, %d)" % net.sizes[0])
+    expected = net.weights[0].dtype
+    if x.dtype != expected:
+        raise ValueError(f"x has dtype {x.dtype}; the network has {expected}")
+    _check_finite("x", x)
+
+
+def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
+    """Targets of shape (batch, d_L): labels become one-hot, floating-point y passes.
+
+    Raises ValueError for a batch size other than x's, labels outside 0…d_L − 1, another
+    width, or values that are not finite.
+    """
+    outputs = net.sizes[-1]
+    if len(y) != len(x):
+        raise ValueError(f"y has {len(y)} samples; x has {len(x)}")
+    if not y.is_floating_point():
+        if y.ndim != 1:
+            raise ValueError(f"labels have shape {tuple(y.shape)}; expected ({len(x)},)")
+        if y.min() < 0 or y.max() >= outputs:
+            bad = y[(y < 0) | (y >= outputs)][0]
+            raise ValueError(f"label {int(bad)} is outside 0…{outputs - 1}")
+        return torch.nn.functional.one_hot(y.long(), outputs).to(x.dtype)
+    if y.shape != (len(x), outputs):
+        raise ValueError(f"y has shape {tuple(y.shape)}; expected {(len(x), outputs)}")
+    _check_finite("y", y)
+    return y.to(x.dtype)
+
+
+def positive(name: str, value: float) -> float:
+    """The value, or ValueError where it is not a positive finite number."""
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name}={value} must be positive and finite")
+    return float(value)
+
+
+def _check_finite(name: str, values: Tensor) -> None:
+    if not torch.isfinite(values).all():
+        row = int((~torch.isfinite(values)).any(1).nonzero()[0])
+        raise ValueError(f"{name} holds {values[row][~torch.isfinite(values[row])][0].item()} "
+                         f"in sample {row}; all values must be finite")

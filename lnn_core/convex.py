@@ -1,0 +1,159 @@
+"""Convex functions and the activations they define.
+
+A layer of a lifted network is described by one convex function G. Its conjugate
+G*(a) = max_z zᵀa − G(z) has the activation as its derivative, f = ∂G*, and the
+Fenchel–Young divergence D(z‖a) = G(z) − zᵀa + G*(a) measures how far z is from f(a):
+it is never negative, and zero exactly where z = f(a) (Zach 2025, eq. 2).
+
+All functions here are separable and 1-strongly convex, so that every method acts
+element by element on tensors of any (broadcastable) shape and f is 1-Lipschitz.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class ConvexFunction(ABC):
+    """A separable, closed, 1-strongly convex function G of one layer's activations."""
+
+    #: The interval of activations on which G is finite.
+    lower: float = -math.inf
+    upper: float = math.inf
+
+    @abstractmethod
+    def value(self, z: Tensor) -> Tensor:
+        """G(z), element-wise; +∞ outside [lower, upper]."""
+
+    @abstractmethod
+    def conjugate(self, a: Tensor) -> Tensor:
+        """G*(a) = max_z z·a − G(z), element-wise."""
+
+    @abstractmethod
+    def activation(self, a: Tensor) -> Tensor:
+        """f(a) = ∂G*(a) = argmin_z D(z‖a), element-wise."""
+
+    @abstractmethod
+    def derivative(self, a: Tensor) -> Tensor:
+        """f′(a), element-wise; at a kink the value that torch's autograd uses."""
+
+    @abstractmethod
+    def respond(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
+        """argmin_z G(z) + (q/2)·z² − b·z, element-wise, for q > −1."""
+
+    def divergence(self, z: Tensor, a: Tensor) -> Tensor:
+        """D(z‖a) = G(z) − z·a + G*(a) ≥ 0, element-wise (Zach 2025, eq. 2)."""
+        return self.value(z) - z * a + self.conjugate(a)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Box(ConvexFunction):
+    """G(z) = ½z² + indicator(lower ≤ z ≤ upper); f projects onto [lower, upper].
+
+    ``Box(0, 1)`` gives the hard sigmoid. An end may be infinite: ``Identity`` and
+    ``ReLU`` are the boxes (−∞, ∞) and [0, ∞).
+    """
+
+    def __init__(self, lower: float = 0.0, upper: float = 1.0):
+        if not lower < upper:
+            raise ValueError(f"Box needs lower < upper; got lower={lower}, upper={upper}")
+        self.lower, self.upper = float(lower), float(upper)
+
+    def value(self, z: Tensor) -> Tensor:
+        inside = (z >= self.lower) & (z <= self.upper)
+        return torch.where(inside, 0.5 * z.square(), math.inf)
+
+    def conjugate(self, a: Tensor) -> Tensor:
+        z = self.activation(a)
+        return z * a - 0.5 * z.square()
+
+    def activation(self, a: Tensor) -> Tensor:
+        return a.clamp(self.lower, self.upper)
+
+    def derivative(self, a: Tensor) -> Tensor:
+        return ((a > self.lower) & (a < self.upper)).to(a.dtype)
+
+    def respond(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
+        return self.activation(b / (1.0 + q))
+
+    def divergence(self, z: Tensor, a: Tensor) -> Tensor:
+        """½(z − f)² + (z − f)(f − a) with f = f(a): eq. (2) without its cancellation.
+
+        Both terms are non-negative for z in the box (the second because f is the
+        projection of a), so the result stays accurate where z is close to f(a).
+        """
+        f = self.activation(a)
+        inside = (z >= self.lower) & (z <= self.upper)
+        return torch.where(inside, 0.5 * (z - f).square() + (z - f) * (f - a), math.inf)
+
+    def __repr__(self) -> str:
+        return f"Box({self.lower:g}, {self.upper:g})"
+
+
+class Identity(Box):
+    """G(z) = ½z², f(a) = a, D(z‖a) = ½(z − a)²."""
+
+    def __init__(self) -> None:
+        super().__init__(-math.inf, math.inf)
+
+    def activation(self, a: Tensor) -> Tensor:
+        return a
+
+    def divergence(self, z: Tensor, a: Tensor) -> Tensor:
+        return 0.5 * (z - a).square()
+
+    __repr__ = ConvexFunction.__repr__
+
+
+class ReLU(Box):
+    """G(z) = ½z² + indicator(z ≥ 0), f(a) = max(a, 0), G*(a) = ½·max(a, 0)²."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, math.inf)
+
+    def activation(self, a: Tensor) -> Tensor:
+        return a.relu()
+
+    __repr__ = ConvexFunction.__repr__
+
+
+class Tanh(ConvexFunction):
+    """G(z) = z·artanh(z) + ½log(1 − z²), G*(a) = log cosh(a), f = tanh.
+
+    The smooth member of the family: G* has all derivatives, as Proposition 4.4 asks.
+    """
+
+    lower, upper = -1.0, 1.0
+
+    def value(self, z: Tensor) -> Tensor:
+        inside = z.abs() <= 1.0
+        safe = torch.where(inside, z, 0.0)
+        entropy = torch.special.xlogy(1 + safe, 1 + safe) + torch.special.xlogy(1 - safe, 1 - safe)
+        return torch.where(inside, 0.5 * entropy, math.inf)
+
+    def conjugate(self, a: Tensor) -> Tensor:
+        return a.abs() + torch.nn.functional.softplus(-2 * a.abs()) - math.log(2)
+
+    def activation(self, a: Tensor) -> Tensor:
+        return a.tanh()
+
+    def derivative(self, a: Tensor) -> Tensor:
+        return 1 - a.tanh().square()
+
+    def respond(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
+        """z = tanh(u) where u + q·tanh(u) = b, bracketed by b ± |q| and bisected."""
+        q = torch.as_tensor(q, dtype=b.dtype, device=b.device)
+        if not q.any():
+            return b.tanh()
+        low, high = b - q.abs(), b + q.abs()
+        for _ in range(60):
+            u = 0.5 * (low + high)
+            above = u + q * u.tanh() > b
+            low, high = torch.where(above, low, u), torch.where(above, u, high)
+        return (0.5 * (low + high)).tanh()

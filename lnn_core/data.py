@@ -1,0 +1,346 @@
+"""Verified data sets as tensors in [0, 1].
+
+``load("mnist" | "fashion-mnist" | "kmnist" | "digits")`` gives training, validation and test
+samples. Each file comes from the first of these that has it:
+
+1. ``$LNN_DATA/<name>/<file>.gz``, where the environment variable LNN_DATA is set;
+2. the cache (``$LNN_CACHE``, or pooch's folder for this user), filled from the publishers' mirrors.
+
+Every file is checked at every load: gzip container, IDX header, size, SHA-256. Nothing that fails
+is used, and nothing unchecked is written to the cache. Only with ``fallback=True`` do
+scikit-learn's bundled digits stand in for a data set that cannot be had, and
+``Dataset.notice`` then says so.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import math
+import os
+import tempfile
+import warnings
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import pooch
+import requests
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+
+class DataUnavailable(RuntimeError):
+    """No source has the data set; the message says what was tried and what helps."""
+
+
+class DataCorrupted(RuntimeError):
+    """A file is not what it should be; the message names it and the first thing wrong."""
+
+
+class Split(NamedTuple):
+    """Samples ``x``: (n, d) float32 in [0, 1], and their labels ``y``: (n,) int64."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What the samples are (``name``), where they come from (``source``), and the fixed splits.
+
+    ``notice`` is for the reader of a page: set when the samples are not all that was asked for.
+    """
+
+    name: str
+    train: Split = field(repr=False)
+    validation: Split = field(repr=False)
+    test: Split = field(repr=False)
+    source: str
+    notice: str | None = None
+    classes: ClassVar[int] = 10
+
+    @property
+    def dim(self) -> int:
+        """The number d of values in one sample."""
+        return self.train.x.shape[1]
+
+    def subset(self, n: int, seed: int) -> Split:
+        """Draw ``n`` training samples without replacement.
+
+        The draw depends on n, the seed and the data set only, so that methods compared at one seed
+        see the same samples. ValueError unless 1 ≤ n ≤ the number of training samples.
+        """
+        available = len(self.train.y)
+        if not 1 <= n <= available:
+            raise ValueError(f"n={n} must lie between 1 and {self.name}'s {available} samples")
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        return _take(self.train, torch.randperm(available, generator=generator, device="cpu")[:n])
+
+
+class _File(NamedTuple):
+    """An IDX file of bytes; ``sha256`` is of its content, or (``hashes_gzip``) of the .gz file."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+    hashes_gzip: bool = False
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A published data set: (images, labels) files, mirrors, how many training samples validate."""
+
+    title: str
+    mirrors: tuple[str, ...]
+    train: tuple[_File, _File]
+    test: tuple[_File, _File]
+    validation: int = 10_000
+    partial: tuple[_File, _File] | None = None  # the first training samples; never downloaded
+    partial_validation: int = 1_000
+
+
+def _pair(part: str, n: int, images: str, labels: str, hashes_gzip=False) -> tuple[_File, _File]:
+    return (
+        _File(f"{part}-images-idx3-ubyte.gz", (n, 28, 28), images, hashes_gzip),
+        _File(f"{part}-labels-idx1-ubyte.gz", (n,), labels),
+    )
+
+
+# fmt: off
+_SOURCES = {
+    "mnist": _Source(
+        "MNIST",
+        ("https://ossci-datasets.s3.amazonaws.com/mnist/",
+         "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+        _pair("train", 60_000, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+              "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+        _pair("t10k", 10_000, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+              "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+    ),
+    "fashion-mnist": _Source(
+        "Fashion-MNIST",
+        ("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"),
+        _pair("train", 60_000, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+              "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+        _pair("t10k", 10_000, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+              "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+    ),
+    "kmnist": _Source(
+        "KMNIST",
+        ("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+         "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
+        # What is public of the training images is the .gz file's hash: a re-packed copy is refused.
+        _pair("train", 60_000, "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+              "2a16eeae62da984b8bd24fa32e31d47291f01dac3fe84d5594f304f71e7d374b", hashes_gzip=True),
+        _pair("t10k", 10_000, "76fbd229ce87db80dd281af5e6670de4ad0e42fb30a7bd643972994c47c1f42e",
+              "a11dc742be8e781a40a92f53d6a4957e7b7d36df2faa097659131ebfd8fd60c6"),
+        partial=_pair("partial7011-train", 7_011,
+                      "e07d5deda1fd894b9a5dba9fd0fd574ac432195a28a67b25961d5c3c19bb9c13",
+                      "576adc0f6c4cfb37c445858fb6203c33039a49942170fee6b3ce3df15a7c0783"),
+    ),
+}
+# fmt: on
+
+_TIMEOUT = (4.0, 15.0)  # seconds: to connect; without a byte
+
+
+def load(
+    name: str, *, fallback: bool = False, partial: bool = False, quiet: bool | None = None
+) -> Dataset:
+    """Load a data set; the last 10,000 of the official training samples validate.
+
+    Args:
+        name: "mnist", "fashion-mnist", "kmnist" or "digits" (scikit-learn's, 8×8).
+        fallback: where ``name`` cannot be had, give the digits and a notice.
+        partial: where the whole training set cannot be had, give the first part of it that LNN_DATA
+            holds (KMNIST only: 7,011 samples, of which the last 1,000 validate) and a notice.
+        quiet: True hides a download's progress bar, False shows it, None shows it on a terminal.
+
+    Raises:
+        ValueError: ``name`` is none of the four.
+        DataUnavailable: no source has the data set, and no allowed substitute.
+        DataCorrupted: a file in LNN_DATA is damaged, or one in the cache is and a new download
+            failed. Nothing else is tried then, whatever is allowed.
+    """
+    if name == "digits":
+        return _digits()
+    if name not in _SOURCES:
+        raise ValueError(f"unknown data set {name!r}: choose from {[*_SOURCES, 'digits']}")
+    source = _SOURCES[name]
+    try:
+        return _load_idx(name, source, partial, quiet)
+    except DataUnavailable as error:
+        reason = f"{source.title} is not available: {error}."
+    if fallback:
+        instead = "The numbers on this page are about scikit-learn's bundled 8×8 digits"
+        return _digits(f"{reason} {instead}, not about {source.title}.")
+    in_part = "partial=True takes the part of the training set that LNN_DATA holds; "
+    raise DataUnavailable(
+        f"{reason}\nWhat helps: internet access; LNN_DATA=folder with the published files in "
+        f"folder/{name}/; {in_part if source.partial else ''}fallback=True takes small digits."
+    )
+
+
+def one_hot(y: Tensor, classes: int = 10) -> Tensor:
+    """Integer labels (n,) as (n, classes) float32; ValueError names a label outside 0…classes−1."""
+    if y.is_floating_point() or y.is_complex():
+        raise ValueError(f"labels must be integers, not {y.dtype}")
+    outside = y[(y < 0) | (y >= classes)]
+    if outside.numel():
+        raise ValueError(f"label {outside[0].item()} is outside 0…{classes - 1}")
+    return torch.nn.functional.one_hot(y.long(), classes).float()
+
+
+def _load_idx(name: str, source: _Source, partial: bool, quiet: bool | None) -> Dataset:
+    """The published data set, whole or in part; DataUnavailable carries the bare reason."""
+    notice, held_out = None, source.validation
+    test = [_obtain(name, file, source.mirrors, quiet) for file in source.test]
+    try:
+        train = [_obtain(name, file, source.mirrors, quiet) for file in source.train]
+    except DataUnavailable as whole:
+        if not (partial and source.partial):
+            raise
+        try:
+            train = [_obtain(name, file, (), quiet) for file in source.partial]
+        except DataUnavailable as part:
+            raise DataUnavailable(f"{whole}; {part}") from None
+        held_out = source.partial_validation
+        notice = (
+            f"{source.title}: only the first {len(train[1][0]):,} of the "
+            f"{source.train[1].shape[0]:,} training samples are available here, of which the last "
+            f"{held_out:,} are for validation. The test set is complete."
+        )
+    origins = sorted({origin for _, origin in train + test})
+    samples, test_samples = (_to_split(*(array for array, _ in part)) for part in (train, test))
+    return Dataset(
+        name=name,
+        train=_take(samples, slice(-held_out)),
+        validation=_take(samples, slice(-held_out, None)),
+        test=test_samples,
+        source=f"{source.title}, files verified by SHA-256 ({' and '.join(origins)})",
+        notice=notice,
+    )
+
+
+def _digits(notice: str | None = None) -> Dataset:
+    """Scikit-learn's 1,797 digits in file order: the last 300 test, the 300 before validate."""
+    from sklearn.datasets import load_digits  # importing it takes longer than most loads
+
+    bundle = load_digits()
+    x = torch.from_numpy(bundle.data.astype(np.float32)) / 16
+    samples = Split(x, torch.from_numpy(bundle.target).long())
+    bounds = slice(-600), slice(-600, -300), slice(-300, None)
+    source = "scikit-learn's bundled digits (8×8), fixed split"
+    return Dataset("digits", *(_take(samples, part) for part in bounds), source, notice)
+
+
+def _to_split(images: np.ndarray, labels: np.ndarray) -> Split:
+    """Bytes 0…255 to floats in [0, 1], one image a row."""
+    x = images.reshape(len(images), -1).astype(np.float32)
+    x /= 255
+    return Split(torch.from_numpy(x), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _take(split: Split, index: slice | Tensor) -> Split:
+    return Split(split.x[index], split.y[index])
+
+
+def _obtain(
+    folder: str, file: _File, mirrors: tuple[str, ...], quiet: bool | None
+) -> tuple[np.ndarray, str]:
+    """The checked content of one file, and its origin; the module's docstring has the order."""
+    root = os.environ.get("LNN_DATA")
+    if root and (path := Path(root).expanduser() / folder / file.name).exists():
+        return _read(path, file), "LNN_DATA folder"
+    cache = Path(os.environ.get("LNN_CACHE") or pooch.os_cache("lnn_core")).expanduser()
+    cached, damaged = cache / folder / file.name, None
+    if cached.exists():
+        try:
+            return _read(cached, file), "download"
+        except DataCorrupted as error:
+            damaged = error
+    tried = ["LNN_DATA does not hold it" if root else "LNN_DATA is not set"]
+    for mirror in mirrors:
+        try:
+            payload = _download(mirror + file.name, f"{folder}/{file.name}", quiet)
+            array = _decode(payload, file)
+        except requests.RequestException as error:
+            answer = error.response
+            why = "connection failed" if answer is None else f"HTTP {answer.status_code}"
+            tried.append(f"{mirror} ({why})")
+        except DataCorrupted as error:
+            tried.append(f"{mirror} ({error})")
+        else:
+            _store(payload, cached)
+            return array, "download"
+    if damaged:
+        raise DataCorrupted(f"{damaged}; no new copy: {', '.join(tried)}")
+    raise DataUnavailable(f"no {folder}/{file.name}: {', '.join(tried)}")
+
+
+def _download(url: str, label: str, quiet: bool | None) -> bytes:
+    """The bytes at ``url``, held in memory: an interrupted transfer leaves nothing on disk."""
+    payload = io.BytesIO()
+    # pooch asks for the bar's truth value, which tqdm leaves undefined until there is a total.
+    with tqdm(desc=label, total=1, unit="B", unit_scale=True, leave=False, disable=quiet) as bar:
+        fetch = pooch.HTTPDownloader(
+            progressbar=bar,
+            chunk_size=2**16,
+            timeout=_TIMEOUT,
+            headers={"Accept-Encoding": "identity"},  # the .gz file itself, not unpacked on the way
+        )
+        fetch(url, payload, None)
+    return payload.getvalue()
+
+
+def _store(payload: bytes, cached: Path) -> None:
+    """Put checked bytes into the cache in one step: no reader ever sees half a file."""
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
+            Path(folder, cached.name).write_bytes(payload)
+            Path(folder, cached.name).replace(cached)
+    except OSError as error:
+        warnings.warn(f"cannot cache {cached.name} ({error.strerror}): set LNN_CACHE=folder")
+
+
+def _read(path: Path, file: _File) -> np.ndarray:
+    """The checked content of a file on this machine; DataCorrupted names the file."""
+    try:
+        return _decode(path.read_bytes(), file)
+    except (OSError, DataCorrupted) as error:
+        raise DataCorrupted(f"{path}: {error}") from error
+
+
+def _decode(payload: bytes, file: _File) -> np.ndarray:
+    """Unpack and check a gzipped IDX file of bytes; DataCorrupted says what is wrong.
+
+    IDX: two zero bytes, 0x08 for unsigned bytes, the number of dimensions; each dimension as a
+    big-endian 32-bit integer; the values.
+    """
+    try:
+        raw = gzip.decompress(payload)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataCorrupted(f"not a complete gzip file ({error})") from error
+    magic, start = bytes((0, 0, 0x08, len(file.shape))), 4 + 4 * len(file.shape)
+    if raw[:4] != magic:
+        raise DataCorrupted(f"magic number 0x{raw[:4].hex()}, expected 0x{magic.hex()}")
+    shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, start, 4))
+    if shape != file.shape:
+        raise DataCorrupted(f"shape {shape}, expected {file.shape}")
+    if len(raw) - start != math.prod(shape):
+        raise DataCorrupted(f"{len(raw) - start} values, expected {math.prod(shape)}")
+    digest = hashlib.sha256(payload if file.hashes_gzip else raw).hexdigest()
+    if digest != file.sha256:
+        raise DataCorrupted(f"SHA-256 {digest[:12]}…, expected {file.sha256[:12]}…")
+    array = np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    if array.ndim == 1 and array.max() >= Dataset.classes:
+        raise DataCorrupted(f"label {array.max()} is outside 0…{Dataset.classes - 1}")
+    return array

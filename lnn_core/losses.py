@@ -1,0 +1,96 @@
+"""Losses on the output activations, and the arithmetic that objectives do with them.
+
+Every loss here is a weighted sum of Euclidean losses plus a linear one,
+
+    ℓ(z_L) = Σ_i w_i·½‖z_L − y_i‖² + gᵀz_L,
+
+which is closed under what the objectives need: ``beta * loss``, ``-loss`` and
+``attack + loss``. What inference asks of a loss is its gradient, which is
+``curvature · z_L − pull``: one number and one tensor, whatever the sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """ℓ(z) = Σ_i w_i·½‖z − y_i‖² + gᵀz for z of shape (batch, d_L); one value a sample."""
+
+    terms: tuple[tuple[float, Tensor], ...] = ()
+    slope: Tensor | None = None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """ℓ(z), shape (batch,)."""
+        value = z.new_zeros(len(z))
+        for weight, target in self.terms:
+            value = value + weight * 0.5 * (z - target).square().sum(-1)
+        return value if self.slope is None else value + (self.slope * z).sum(-1)
+
+    @property
+    def curvature(self) -> float:
+        """q = Σ_i w_i: the loss is q-strongly convex (concave when negative)."""
+        return sum(weight for weight, _ in self.terms)
+
+    @property
+    def pull(self) -> Tensor | float:
+        """c = Σ_i w_i·y_i − g, so that ∇ℓ(z) = q·z − c."""
+        total = sum(weight * target for weight, target in self.terms)
+        return total if self.slope is None else total - self.slope
+
+    def __add__(self, other: Loss) -> Loss:
+        slopes = [slope for slope in (self.slope, other.slope) if slope is not None]
+        return Loss(self.terms + other.terms, sum(slopes[1:], slopes[0]) if slopes else None)
+
+    def __mul__(self, factor: float) -> Loss:
+        return Loss(tuple((factor * weight, target) for weight, target in self.terms),
+                    None if self.slope is None else factor * self.slope)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Loss:
+        return -1.0 * self
+
+    def __sub__(self, other: Loss) -> Loss:
+        return self + (-other)
+
+
+def Euclidean(target: Tensor) -> Loss:  # noqa: N802 - reads as the name of a loss
+    """ℓ(z) = ½‖z − y‖², the target loss of Zach (2025), section 5."""
+    return Loss(terms=((1.0, target),))
+
+
+def Linear(slope: Tensor) -> Loss:  # noqa: N802
+    """ℓ(z) = gᵀz, the linear(ised) loss of Remark 3.2 and Proposition 3.3."""
+    return Loss(slope=slope)
+
+
+def wrong_labels(labels: Tensor, classes: int, generator: torch.Generator | None = None) -> Tensor:
+    """One label a sample, uniform among the ``classes`` − 1 that are not its own."""
+    shift = torch.randint(1, classes, labels.shape, generator=generator)
+    return (labels + shift.to(labels.device)) % classes
+
+
+class Targeted:
+    """ℓ⁻(z) = ℓ(z; y⁻) for a wrong label y⁻, drawn afresh at every call.
+
+    The attack of Zach (2025), section 5: y⁻ is uniform among the other labels. The
+    target of a sample must be one-hot (its label is where it is largest).
+    """
+
+    def __init__(self, generator: torch.Generator | None = None):
+        self.generator = generator
+
+    def __call__(self, loss, target: Tensor) -> Loss:
+        classes = target.shape[1]
+        other = wrong_labels(target.argmax(1), classes, self.generator)
+        return loss(torch.nn.functional.one_hot(other, classes).to(target.dtype))
+
+
+def untargeted(loss, target: Tensor) -> Loss:
+    """ℓ⁻ = −ℓ: turns AROVR_{α,β} into AROVR_β (Zach 2025, after Proposition 4.1)."""
+    return -loss(target)

@@ -1,0 +1,202 @@
+"""Training objectives, one class an equation.
+
+Every objective is made of one thing, the minimum of the network potential plus a loss,
+
+    m(h) = min_z U(z; x) + h(z_L),
+
+evaluated for two choices of h: see each class. The gradient needs no differentiation
+through the minimiser (envelope theorem): z is inferred without autograd, then the energy
+is evaluated at that z with autograd on the weights (and on x, if it asks for it).
+
+    loss = AROVR(beta=0.25)
+    loss(net, x, y).backward()
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .checks import as_targets, check_input, positive
+from .inference import Report, Sweeps, infer
+from .losses import Euclidean, Loss, Targeted
+from .network import LiftedNetwork
+from .potentials import Energy, FenchelYoung, Potential
+from .tilts import Tilt
+
+LossFamily = Callable[[Tensor], Loss]
+Attack = Callable[[LossFamily, Tensor], Loss]
+
+
+class Objective(ABC):
+    """A training loss: call it with a network, inputs and labels (or targets).
+
+    ``report`` is the inference report of the last call (None where nothing is inferred).
+    """
+
+    report: Report | None = None
+
+    def __init__(self, loss: LossFamily = Euclidean):
+        self.loss = loss
+
+    def __call__(self, net: LiftedNetwork, x: Tensor, y: Tensor,
+                 reduction: str = "mean") -> Tensor:
+        """The objective's value, differentiable in the network's parameters.
+
+        Parameters
+        ----------
+        x : shape (batch, d_0), of the network's dtype.
+        y : integer labels of shape (batch,), or targets of shape (batch, d_L).
+        reduction : ``"mean"`` over the batch, or ``"none"`` for one value a sample.
+
+        Raises
+        ------
+        ValueError : input that does not fit, or β too large, before any computing.
+        """
+        if reduction not in ("mean", "none"):
+            raise ValueError(f'reduction={reduction!r} must be "mean" or "none"')
+        check_input(net, x)
+        target = as_targets(net, x, y)
+        values = self.value(net, x, target)
+        return values.mean() if reduction == "mean" else values
+
+    @abstractmethod
+    def value(self, net: LiftedNetwork, x: Tensor, target: Tensor) -> Tensor:
+        """One value a sample, shape (batch,), for checked input."""
+
+
+class BackPropagation(Objective):
+    """ℓ(z*) at the forward pass z*: what every other objective becomes as β → 0."""
+
+    def value(self, net, x, target):
+        return self.loss(target)(net(x))
+
+    def __repr__(self):
+        return "BackPropagation()"
+
+
+class LiftedObjective(Objective):
+    """What the objectives with a potential have in common: β, U, and m(h)."""
+
+    def __init__(self, beta: float, loss: LossFamily = Euclidean,
+                 potential: Potential | None = None, solver: Sweeps | None = None):
+        super().__init__(loss)
+        self.beta = positive("beta", beta)
+        self.potential = FenchelYoung() if potential is None else potential
+        self.solver = solver
+
+    def minimum(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss) -> Tensor:
+        """m(h) = min_z U(z; x) + h(z_L), shape (batch,), with its envelope gradient."""
+        energy = Energy(potential, h)
+        z, self.report = infer(net, x.detach(), energy, solver=self.solver)
+        z[0] = x
+        return energy(net, z)
+
+    def rest(self, net: LiftedNetwork, x: Tensor, potential: Potential) -> Tensor | float:
+        """m(0), which is zero on the forward pass unless the potential is tilted (eq. 6)."""
+        return 0.0 if potential.minimum_is_zero else self.minimum(net, x, potential, Loss())
+
+    def check_beta(self, net: LiftedNetwork, curvature: float) -> None:
+        """ValueError unless U − β·h is bounded in z_L for an h of this curvature."""
+        self.potential.check(net)
+        gamma = self.potential.weight(net.depth)
+        if not self.beta * curvature < gamma:
+            bound = gamma / curvature
+            raise ValueError(f"beta={self.beta:g} must be below gamma_L"
+                             f"{'' if curvature == 1 else f'/{curvature:g}'}={bound:g}, or the "
+                             "adversary drives the output to infinity (Zach 2025, section 3.1)")
+
+
+class ROVR(LiftedObjective):
+    """ROVR_β = min_z ℓ(z) + U(z; x)/β = (m(βℓ) − m(0))/β ≤ ℓ(z*).
+
+    Zach (2025), section 2.2; contrastive form eq. (6). β > 0 may be as large as you like.
+    """
+
+    def value(self, net, x, target):
+        U, loss = self.potential, self.loss(target)
+        U.check(net)
+        rest = self.rest(net, x, U)
+        return (self.minimum(net, x, U, self.beta * loss) - rest) / self.beta
+
+    def __repr__(self):
+        return f"ROVR(beta={self.beta:g})"
+
+
+class AROVR(LiftedObjective):
+    """AROVR_β = max_z ℓ(z) − U(z; x)/β = (m(0) − m(−βℓ))/β ≥ ℓ(z*).
+
+    Zach (2025), eq. (8), and eq. (16) with ``potential=Reweighted(gamma)``. Adversarial
+    training at every layer: to first order it adds (β/2)·Σ_k ‖∂ℓ/∂z_k‖²/γ_k to the loss.
+    β must be below γ_L (1 by default); below ``1/λ_max(K)`` the maximum is finite.
+    """
+
+    def value(self, net, x, target):
+        U, loss = self.potential, self.loss(target)
+        self.check_beta(net, loss.curvature)
+        rest = self.rest(net, x, U)
+        return (rest - self.minimum(net, x, U, -self.beta * loss)) / self.beta
+
+    def __repr__(self):
+        return f"AROVR(beta={self.beta:g})"
+
+
+class _TargetedObjective(LiftedObjective):
+    """α, the attack ℓ⁻ and the tilt g that the two targeted objectives share.
+
+    Parameters
+    ----------
+    alpha : 0 < α ≤ 1; α = 1 gives ROVR and AROVR. ᾱ = 1 − α weighs the attack.
+    beta : β > 0.
+    attack : ℓ⁻, as a function (loss, target) → Loss; default ``Targeted()``, a random
+        wrong label. ``untargeted`` is −ℓ.
+    tilt : draws g for U^g = U + gᵀz once a call, such as ``GaussianTilt(1/16)``.
+    per_alpha : divide by α, so that the gradient tends to back-propagation's as β → 0 and
+        one learning rate serves all methods (Zach 2025, after eq. 32). False gives the
+        objective itself.
+    """
+
+    def __init__(self, alpha: float, beta: float, attack: Attack | None = None, *,
+                 tilt: Tilt | None = None, per_alpha: bool = True,
+                 loss: LossFamily = Euclidean, potential: Potential | None = None,
+                 solver: Sweeps | None = None):
+        super().__init__(beta, loss, potential, solver)
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha={alpha} must be in (0, 1]")
+        self.alpha, self.attack, self.tilt = float(alpha), attack or Targeted(), tilt
+        self.scale = self.beta * (self.alpha if per_alpha else 1.0)
+
+    def setting(self, net, x, target):
+        """The potential of this call, and the losses βᾱℓ⁻ and βαℓ."""
+        U = self.potential if self.tilt is None else self.tilt(net, self.potential)
+        attack = self.beta * (1 - self.alpha) * self.attack(self.loss, target)
+        return U, attack, self.beta * self.alpha * self.loss(target)
+
+    def __repr__(self):
+        tilt = "" if self.tilt is None else f", tilt={self.tilt}"
+        return f"{type(self).__name__}(alpha={self.alpha:g}, beta={self.beta:g}{tilt})"
+
+
+class TargetedROVR(_TargetedObjective):
+    """ROVR_{α,β} = (m(β(ᾱℓ⁻ + αℓ)) − m(βᾱℓ⁻))/β ≤ αℓ(z̃), Zach (2025), eq. (25)."""
+
+    def value(self, net, x, target):
+        U, attack, loss = self.setting(net, x, target)
+        attacked = self.minimum(net, x, U, attack)
+        return (self.minimum(net, x, U, attack + loss) - attacked) / self.scale
+
+
+class TargetedAROVR(_TargetedObjective):
+    """AROVR_{α,β} = (m(βᾱℓ⁻) − m(β(ᾱℓ⁻ − αℓ)))/β ≥ αℓ(z̃), Zach (2025), eq. (26).
+
+    With α < ½ and a Euclidean attack both minima are finite for every β > 0. With a
+    ``tilt`` this is AROVR^g_{α,β} of eq. (31).
+    """
+
+    def value(self, net, x, target):
+        U, attack, loss = self.setting(net, x, target)
+        self.check_beta(net, (loss - attack).curvature / self.beta)
+        attacked = self.minimum(net, x, U, attack)
+        return (attacked - self.minimum(net, x, U, attack - loss)) / self.scale

@@ -1,0 +1,220 @@
+"""Network potentials U(z; x): zero on the forward pass, positive elsewhere.
+
+A potential is a sum over layers, and all that inference and the objectives ask of it is
+local to one layer k with activations z_k and pre-activations a_k:
+
+    terms(k, G, z, a)       its terms, one a unit, shape (batch, d_k)
+    error(k, G, z, a)       e_k = −∂terms/∂a_k, the signal it sends down through W_k
+    respond(k, G, a, p, q)  argmin_z terms + (q/2)·z² − p·z, its answer to a signal p
+
+``Reweighted`` and ``Tilted`` wrap another potential, so that U^⊙γ, U^g and both at once
+need no code of their own anywhere else. ``U + h`` with a loss h is an :class:`Energy`,
+the thing that inference minimises.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .convex import ConvexFunction
+from .losses import Loss
+from .network import Activations, LiftedNetwork
+
+
+class Potential(ABC):
+    """U(z; x) = Σ_k D_k(z_k, a_k). Call it with a network and activations for its value."""
+
+    #: Whether min_z U = 0 for every network; if not, objectives subtract it (eq. 6).
+    minimum_is_zero = True
+
+    @abstractmethod
+    def terms(self, k: int, G: ConvexFunction, z: Tensor, a: Tensor) -> Tensor:
+        """The terms of layer k, one a unit, shape (batch, d_k)."""
+
+    @abstractmethod
+    def error(self, k: int, G: ConvexFunction, z: Tensor, a: Tensor) -> Tensor:
+        """e_k = −∂terms/∂a_k, shape (batch, d_k): layer j hears Wᵀe_k."""
+
+    @abstractmethod
+    def respond(self, k: int, G: ConvexFunction, a: Tensor, p: Tensor | float,
+                q: Tensor | float = 0.0) -> Tensor:
+        """argmin_z terms + (q/2)·z² − p·z, shape (batch, d_k)."""
+
+    def weight(self, k: int) -> float:
+        """The smallest curvature γ that the terms of layer k give to a unit."""
+        return 1.0
+
+    def check(self, net: LiftedNetwork) -> None:
+        """Raise ValueError where the potential's parameters do not fit the network."""
+
+    def by_layer(self, net: LiftedNetwork, z: Activations) -> Tensor:
+        """The layers' shares of U(z; x), shape (L, batch)."""
+        return torch.stack([
+            self.terms(k, net.function(k), z[k], net.preactivation(k, z)).sum(-1)
+            for k in range(1, net.depth + 1)])
+
+    def __call__(self, net: LiftedNetwork, z: Activations) -> Tensor:
+        """U(z; x) with x = z[0], shape (batch,); differentiable in weights, z and x."""
+        return self.by_layer(net, z).sum(0)
+
+    def __add__(self, loss: Loss) -> Energy:
+        return Energy(self, loss)
+
+    def __sub__(self, loss: Loss) -> Energy:
+        return Energy(self, -loss)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class FenchelYoung(Potential):
+    """D_k = G_k(z_k) − z_kᵀa_k + G_k*(a_k) (Zach 2025, eqs. 2 and 3)."""
+
+    def terms(self, k, G, z, a):
+        return G.divergence(z, a)
+
+    def error(self, k, G, z, a):
+        return z - G.activation(a)
+
+    def respond(self, k, G, a, p, q=0.0):
+        return G.respond(a + p, q)
+
+
+class LeastSquares(Potential):
+    """D_k = ½‖z_k − f_k(a_k)‖² (Zach 2025, eq. 1); here z_k may leave the range of f_k."""
+
+    def terms(self, k, G, z, a):
+        return 0.5 * (z - G.activation(a)).square()
+
+    def error(self, k, G, z, a):
+        return G.derivative(a) * (z - G.activation(a))
+
+    def respond(self, k, G, a, p, q=0.0):
+        return (G.activation(a) + p) / (1.0 + q)
+
+
+class Reweighted(Potential):
+    """U^⊙γ = Σ_k γ_k D_k (Zach 2025, eq. 14): the same forward pass, another geometry.
+
+    Parameters
+    ----------
+    gamma : L positive entries for the layers 1…L; each a number, or a tensor of shape
+        (d_k,) with one entry a unit.
+    base : the potential to reweight (default: ``FenchelYoung()``).
+
+    Raises
+    ------
+    ValueError : an entry that is not positive and finite; against a network, the wrong
+        number of entries or units.
+    """
+
+    def __init__(self, gamma: Sequence[float | Tensor], base: Potential | None = None):
+        self.base = FenchelYoung() if base is None else base
+        if not self.base.minimum_is_zero:
+            raise ValueError(f"tilt after reweighting: Tilted(g, Reweighted(gamma)), not {base!r}")
+        self.gamma = tuple(gamma)
+        for k, entry in enumerate(self.gamma, 1):
+            if not 0 < self._smallest(entry) < math.inf:
+                raise ValueError(f"gamma_{k}={entry} must be positive and finite")
+
+    @staticmethod
+    def _smallest(entry: float | Tensor) -> float:
+        return float(entry.min()) if isinstance(entry, Tensor) else float(entry)
+
+    def check(self, net):
+        self.base.check(net)
+        if len(self.gamma) != net.depth:
+            raise ValueError(f"gamma has {len(self.gamma)} entries for {net.depth} layers")
+        for k, entry in enumerate(self.gamma, 1):
+            shape = tuple(entry.shape) if isinstance(entry, Tensor) else ()
+            if shape not in ((), (net.sizes[k],)):
+                raise ValueError(f"gamma_{k} has shape {shape}; layer {k} has {net.sizes[k]} units")
+
+    def weight(self, k):
+        return self._smallest(self.gamma[k - 1]) * self.base.weight(k)
+
+    def terms(self, k, G, z, a):
+        return self.gamma[k - 1] * self.base.terms(k, G, z, a)
+
+    def error(self, k, G, z, a):
+        return self.gamma[k - 1] * self.base.error(k, G, z, a)
+
+    def respond(self, k, G, a, p, q=0.0):
+        gamma = self.gamma[k - 1]
+        return self.base.respond(k, G, a, p / gamma, q / gamma)
+
+    def __repr__(self):
+        return f"Reweighted({list(self.gamma)}, {self.base!r})"
+
+
+class Tilted(Potential):
+    """U^g = U + gᵀz (Zach 2025, eq. 31): a linear push on the activations.
+
+    Parameters
+    ----------
+    g : L entries for the layers 1…L; each None (no tilt) or a tensor that broadcasts to
+        (batch, d_k).
+    base : the potential to tilt (default: ``FenchelYoung()``).
+
+    Raises
+    ------
+    ValueError : against a network, the wrong number of entries or units.
+    """
+
+    minimum_is_zero = False
+
+    def __init__(self, g: Sequence[Tensor | None], base: Potential | None = None):
+        self.base = FenchelYoung() if base is None else base
+        self.g = tuple(g)
+
+    def check(self, net):
+        self.base.check(net)
+        if len(self.g) != net.depth:
+            raise ValueError(f"g has {len(self.g)} entries for {net.depth} layers")
+        for k, entry in enumerate(self.g, 1):
+            if entry is not None and entry.shape[-1:] != (net.sizes[k],):
+                raise ValueError(f"g_{k} has shape {tuple(entry.shape)}; layer {k} has "
+                                 f"{net.sizes[k]} units")
+
+    def weight(self, k):
+        return self.base.weight(k)
+
+    def terms(self, k, G, z, a):
+        terms = self.base.terms(k, G, z, a)
+        return terms if self.g[k - 1] is None else terms + self.g[k - 1] * z
+
+    def error(self, k, G, z, a):
+        return self.base.error(k, G, z, a)
+
+    def respond(self, k, G, a, p, q=0.0):
+        g = self.g[k - 1]
+        return self.base.respond(k, G, a, p if g is None else p - g, q)
+
+    def __repr__(self):
+        return f"Tilted(<{len(self.g)} layers>, {self.base!r})"
+
+
+@dataclass(frozen=True)
+class Energy:
+    """E(z) = U(z; x) + h(z_L), what inference minimises; built as ``U + h``."""
+
+    potential: Potential
+    output: Loss
+
+    def __call__(self, net: LiftedNetwork, z: Activations) -> Tensor:
+        """E(z), shape (batch,)."""
+        return self.potential(net, z) + self.output(z[-1])
+
+    def check(self, net: LiftedNetwork) -> None:
+        """Raise ValueError where E cannot have a minimum over z_L alone."""
+        self.potential.check(net)
+        gamma, q = self.potential.weight(net.depth), self.output.curvature
+        if not gamma + q > 0:
+            raise ValueError(f"the output term has curvature {q:g}, which gamma_L={gamma:g} does "
+                             "not outweigh: the energy is unbounded below")

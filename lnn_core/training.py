@@ -1,0 +1,103 @@
+"""One training run: mini-batches, Adam, and what was measured after every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from zlib import crc32
+
+import torch
+
+from .data import Split
+from .network import LiftedNetwork
+from .objectives import Objective
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """A generator of its own for each purpose ("weights", "batches", …) of a seed.
+
+    Methods that draw different amounts of randomness thus still share their initial
+    weights and the order of their samples: runs with equal seeds are paired.
+    """
+    return torch.Generator().manual_seed(crc32(f"{seed}/{purpose}".encode()))
+
+
+@torch.no_grad()
+def accuracy(net: LiftedNetwork, split: Split) -> float:
+    """Share of samples whose largest output (forward pass) is at their label."""
+    return int((net(split.x).argmax(1) == split.y).sum()) / len(split.y)
+
+
+@dataclass
+class History:
+    """One list an epoch count long for each quantity; epochs are numbered from 1.
+
+    objective : mean of the training objective over the epoch's mini-batches.
+    train, validation, test : accuracies (0…1) of the forward pass after the epoch.
+    passes, converged : mean inference passes, and the share of samples whose inference
+        met the solver's tolerance (1 where nothing is inferred).
+    """
+
+    objective: list[float] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    test: list[float] = field(default_factory=list)
+    passes: list[float] = field(default_factory=list)
+    converged: list[float] = field(default_factory=list)
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch (from 1) with the highest validation accuracy."""
+        return max(range(len(self.validation)), key=lambda i: (self.validation[i], -i)) + 1
+
+
+def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
+                optimizer: torch.optim.Optimizer, batch: int,
+                generator: torch.Generator | None = None) -> tuple[float, float, float]:
+    """One pass over the samples in random order, the last short batch included.
+
+    Returns the mean objective, the mean inference passes and the share converged.
+    """
+    total = passes = converged = 0.0
+    batches = torch.randperm(len(train.y), generator=generator).split(batch)
+    for rows in batches:
+        optimizer.zero_grad()
+        value = objective(net, train.x[rows], train.y[rows])
+        value.backward()
+        optimizer.step()
+        report = objective.report
+        total += value.item() * len(rows)
+        passes += 0 if report is None else report.passes
+        converged += len(rows) if report is None else int(report.converged.sum())
+    return total / len(train.y), passes / len(batches), converged / len(train.y)
+
+
+def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Split, test: Split, *,
+        epochs: int, batch: int = 50, learning_rate: float = 2e-4,
+        generator: torch.Generator | None = None,
+        on_epoch: Callable[[int, History], None] | None = None) -> History:
+    """Train in place with Adam for a number of epochs.
+
+    Parameters
+    ----------
+    generator : draws the order of the samples.
+    on_epoch : called with the epoch (from 1) and the history so far.
+
+    Raises
+    ------
+    ValueError : epochs or batch below 1.
+    """
+    if epochs < 1 or batch < 1:
+        raise ValueError(f"epochs={epochs} and batch={batch} must be at least 1")
+    optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True)
+    history = History()
+    for epoch in range(1, epochs + 1):
+        value, passes, converged = train_epoch(net, objective, train, optimizer, batch, generator)
+        history.objective.append(value)
+        history.passes.append(passes)
+        history.converged.append(converged)
+        for name, split in (("train", train), ("validation", validation), ("test", test)):
+            getattr(history, name).append(accuracy(net, split))
+        if on_epoch is not None:
+            on_epoch(epoch, history)
+    return history
