@@ -1,7 +1,7 @@
 """Lifted neural networks: potentials, inference, and the objectives that train on them."""
 
 from .convex import Box, ConvexFunction, Identity, ReLU, Tanh
-from .inference import InferenceDiverged, Report, Sweeps, infer, paper_sweeps
+from .inference import InferenceDiverged, PaperSweeps, Report, Sweeps, infer, paper_sweeps
 from .losses import Euclidean, Linear, Loss, Targeted, untargeted
 from .network import LiftedNetwork
 from .objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR, TargetedROVR
@@ -11,7 +11,7 @@ from .tilts import DropoutTilt, GaussianTilt
 __all__ = [
     "AROVR", "BackPropagation", "Box", "ConvexFunction", "DropoutTilt", "Energy", "Euclidean",
     "FenchelYoung", "GaussianTilt", "Identity", "InferenceDiverged", "LeastSquares",
-    "LiftedNetwork", "Linear", "Loss", "Objective", "Potential", "ROVR", "ReLU", "Report",
+    "LiftedNetwork", "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "ROVR", "ReLU", "Report",
     "Reweighted", "Sweeps", "Tanh", "Targeted", "TargetedAROVR", "TargetedROVR", "Tilted",
     "infer", "paper_sweeps", "untargeted",
 ]

@@ -271,10 +271,11 @@ def _obtain(
         try:
             payload = _download(mirror + file.name, f"{folder}/{file.name}", quiet)
             array = _decode(payload, file)
-        except requests.RequestException as error:
-            answer = error.response
-            why = "connection failed" if answer is None else f"HTTP {answer.status_code}"
-            tried.append(f"{mirror} ({why})")
+        except requests.HTTPError as error:
+            error.response.close()  # pooch streams, and leaves a refused connection open
+            tried.append(f"{mirror} (HTTP {error.response.status_code})")
+        except requests.RequestException:
+            tried.append(f"{mirror} (connection failed)")
         except DataCorrupted as error:
             tried.append(f"{mirror} ({error})")
         else:
@@ -337,9 +338,10 @@ def _decode(payload: bytes, file: _File) -> np.ndarray:
         raise DataCorrupted(f"shape {shape}, expected {file.shape}")
     if len(raw) - start != math.prod(shape):
         raise DataCorrupted(f"{len(raw) - start} values, expected {math.prod(shape)}")
-    digest = hashlib.sha256(payload if file.hashes_gzip else raw).hexdigest()
+    hashed, of = (payload, "of the .gz ") if file.hashes_gzip else (raw, "")
+    digest = hashlib.sha256(hashed).hexdigest()
     if digest != file.sha256:
-        raise DataCorrupted(f"SHA-256 {digest[:12]}…, expected {file.sha256[:12]}…")
+        raise DataCorrupted(f"SHA-256 {of}{digest[:12]}…, expected {file.sha256[:12]}…")
     array = np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
     if array.ndim == 1 and array.max() >= Dataset.classes:
         raise DataCorrupted(f"label {array.max()} is outside 0…{Dataset.classes - 1}")

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from .checks import as_targets, check_input, positive
-from .inference import Report, Sweeps, infer
+from .inference import Report, Solver, infer
 from .losses import Euclidean, Loss, Targeted
 from .network import LiftedNetwork
 from .potentials import Energy, FenchelYoung, Potential
@@ -81,7 +81,7 @@ class LiftedObjective(Objective):
     """What the objectives with a potential have in common: β, U, and m(h)."""
 
     def __init__(self, beta: float, loss: LossFamily = Euclidean,
-                 potential: Potential | None = None, solver: Sweeps | None = None):
+                 potential: Potential | None = None, solver: Solver | None = None):
         super().__init__(loss)
         self.beta = positive("beta", beta)
         self.potential = FenchelYoung() if potential is None else potential
@@ -161,7 +161,7 @@ class _TargetedObjective(LiftedObjective):
     def __init__(self, alpha: float, beta: float, attack: Attack | None = None, *,
                  tilt: Tilt | None = None, per_alpha: bool = True,
                  loss: LossFamily = Euclidean, potential: Potential | None = None,
-                 solver: Sweeps | None = None):
+                 solver: Solver | None = None):
         super().__init__(beta, loss, potential, solver)
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha={alpha} must be in (0, 1]")

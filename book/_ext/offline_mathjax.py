@@ -1,7 +1,8 @@
 """Sphinx extension: serve MathJax from the book itself, so that no page asks another server for it.
 
-The PyPI package ``sphinx-mathjax-offline`` carries all of MathJax 3.2.2 (24 MB). Only the parts that a page of this
-book can ask for are copied: the TeX-to-HTML component, its fonts, its TeX extensions and the speech rules.
+The package ``sphinx-mathjax-offline`` carries all of MathJax 3.2.2. Only what a page of this book
+can ask for is copied: the TeX-to-HTML component, its fonts, its TeX extensions, and what the
+formulas' context menu loads to have them spoken (in English).
 """
 
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ PARTS = (
     "tex-chtml.js",
     "output/chtml/fonts/woff-v2",
     "input/tex/extensions",
+    "input/mml.js",
     "a11y",
     "sre/mathmaps/base.json",
     "sre/mathmaps/en.json",
@@ -24,7 +26,10 @@ def copy_mathjax(app: Sphinx) -> None:
     """Copy ``PARTS`` into the built pages' ``_static/mathjax``."""
     package = Path(find_spec("sphinx-mathjax-offline").origin).parent
     for part in PARTS:
-        source, target = package / "static/mathjax" / part, Path(app.outdir) / "_static/mathjax" / part
+        source, target = (
+            package / "static/mathjax" / part,
+            Path(app.outdir) / "_static/mathjax" / part,
+        )
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             copytree(source, target, dirs_exist_ok=True)

@@ -1,0 +1,58 @@
+# `make book` and `make test` are all that a reader needs; each sets up what it uses.
+
+SHELL         := bash
+.SHELLFLAGS   := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help book test reproduce notebooks clean
+
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+QUICK  := book/reproduction/quick.ipynb
+PAPERS := $(filter-out $(QUICK),$(wildcard book/reproduction/*.ipynb))
+
+help:
+	@echo "make book        build the pages, with a quick run of the experiments on this machine"
+	@echo "make test        run every test: the library, the notebooks, the pages in a browser"
+	@echo "make reproduce   compute what book/records lacks of the papers' experiments (hours; can be stopped and resumed)"
+	@echo "make notebooks   for maintainers: run all committed notebooks again, in place"
+	@echo "make clean       remove what 'make book' wrote"
+	@echo "PYTHON=…         the interpreter to set up with, 3.11 or later (now: $(PYTHON))"
+
+# The stamp is written last: an environment that was interrupted is made again, one that is complete is left alone.
+$(READY): requirements.txt pyproject.toml
+	@echo "==> Setting up .venv with $(PYTHON) (some minutes the first time; PyTorch is the largest part)"
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or later, or name it with 'make PYTHON=…'"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, and $(PYTHON) is " + sys.version.split()[0] + ": name another with make PYTHON=…")'
+	@"$(PYTHON)" -m venv --clear .venv || { echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu, install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+	@echo "==> .venv is ready"
+
+book: $(READY)
+	@echo "==> Running the Table 1 notebook on this machine, quick profile"
+	@$(BIN)/papermill --cwd book/reproduction -p profile quick book/reproduction/table1.ipynb $(QUICK)
+	@echo "==> Building the pages"
+	@$(BIN)/jupyter-book build --quiet --all -W -n --keep-going .
+	@echo "Front page: $(CURDIR)/_build/html/index.html"
+
+test: $(READY)
+	@echo "==> Testing the library, the notebooks and the pages"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# A run that has its record in book/records is not repeated: move records away to compute them afresh.
+reproduce: $(READY)
+	@mkdir -p _build/reproduce
+	@for notebook in $(PAPERS); do \
+		echo "==> Running $$notebook, profile of the paper"; \
+		$(BIN)/papermill --cwd book/reproduction -p profile paper "$$notebook" "_build/reproduce/$${notebook##*/}"; \
+	done
+	@echo "==> The records are in book/records, the notebooks with their outputs in _build/reproduce"
+
+notebooks: $(READY)
+	@$(BIN)/python book/execute.py
+
+clean:
+	@rm -rf _build $(QUICK) book/reproduction/quick_records
+	@echo "==> Removed _build and the quick run; .venv, data and records are left as they are"

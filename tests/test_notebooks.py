@@ -1,0 +1,116 @@
+"""The committed notebooks: complete, clean, and executed from top to bottom.
+
+nbval treats every notebook as a test of its own: it runs it again and compares the outputs. What
+is checked here is what nbval does not look at.
+"""
+
+import re
+
+import nbformat
+import pytest
+from execute import BOOK, QUICK, WIDGET_VIEW, committed_notebooks, execute, strip
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+NOTEBOOKS = committed_notebooks()
+REPRODUCTIONS = [path for path in NOTEBOOKS if path.parent.name == "reproduction"]
+
+
+def name_of(path) -> str:
+    return path.relative_to(BOOK.parent).with_suffix("").as_posix()
+
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+
+
+def code_cells(path):
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def text_of(output) -> str:
+    data = output.get("data", {})
+    texts = [str(value) for kind, value in data.items() if kind.startswith("text/")]
+    return "\n".join([output.get("text", ""), *texts])
+
+
+def test_every_page_is_in_the_table_of_contents():
+    """A chapter outside _toc.yml is never built, and no reader ever sees it."""
+    toc = (BOOK.parent / "_toc.yml").read_text(encoding="utf-8")
+    pages = {name_of(path) for path in [*NOTEBOOKS, *BOOK.rglob("*.md"), QUICK]}
+    assert set(re.findall(r"(?:file|root): (\S+)", toc)) == pages
+
+
+@each_notebook
+def test_executed_from_top_to_bottom(path):
+    """Outputs of cells that ran in another order, or not at all, are not what a reader gets."""
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each_notebook
+def test_no_cell_failed(path):
+    """A page would show the traceback of a broken cell."""
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    assert [output.ename for output in outputs if output.output_type == "error"] == []
+
+
+@each_notebook
+def test_names_no_path_of_a_machine(path):
+    """A warning or a repr that names somebody's home folder differs on every other machine."""
+    outputs = "\n".join(text_of(output) for cell in code_cells(path) for output in cell.outputs)
+    assert re.findall(r"(?:/tmp|/home|/root|/Users)/\S+", outputs) == []
+
+
+@each_notebook
+def test_holds_nothing_volatile(path):
+    """Left-overs of one run (a widget's model, papermill's clock) make every commit a new file."""
+    notebook = nbformat.read(path, as_version=4)
+    assert not {"widgets", "papermill"} & set(notebook.metadata)
+    for cell in notebook.cells:
+        assert not {"execution", "papermill"} & set(cell.metadata), cell.source
+        assert "injected-parameters" not in cell.metadata.get("tags", []), cell.source
+        for output in cell.get("outputs", []):
+            assert WIDGET_VIEW not in output.get("data", {}), cell.source
+
+
+@each_notebook
+def test_every_figure_has_an_alternative_text(path):
+    """Without it a screen reader speaks the figure's file name, which is a hash."""
+    for cell in code_cells(path):
+        kinds = [kind for output in cell.outputs for kind in output.get("data", {})]
+        if any(kind.startswith("image/") for kind in kinds):
+            text = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert text.strip(), cell.source
+
+
+@pytest.mark.parametrize("path", REPRODUCTIONS, ids=name_of)
+def test_reproduction_notebooks_have_one_parameters_cell(path):
+    """papermill chooses the profile by the cell tagged `parameters`: with none it cannot."""
+    tags = [tag for cell in code_cells(path) for tag in cell.metadata.get("tags", [])]
+    assert tags.count("parameters") == 1
+
+
+def test_strip_keeps_results_and_drops_the_rest():
+    """`make notebooks` would either lose outputs or commit a clock."""
+    output = new_output("display_data", {WIDGET_VIEW: {"model_id": "1f"}, "text/plain": "slider"})
+    clock = {"execution": {"iopub.status.busy": "12:00"}, "tags": ["parameters"]}
+    python = {"name": "python", "version": "3.1"}
+    notebook = new_notebook(
+        cells=[new_code_cell("f()", outputs=[output], metadata=clock)],
+        metadata={"widgets": {}, "papermill": {}, "language_info": python},
+    )
+    strip(notebook)
+    assert notebook.metadata == {"language_info": {"name": "python"}}
+    assert notebook.cells[0].metadata == {"tags": ["parameters"]}
+    assert notebook.cells[0].outputs[0].data == {"text/plain": "slider"}
+
+
+def test_a_failing_notebook_is_left_alone(tmp_path):
+    """A broken cell must not overwrite the outputs that the page shows."""
+    path = tmp_path / "broken.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("print(1)"), new_code_cell("1 / 0")]), path)
+    before = path.read_bytes()
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        execute(path)
+    assert path.read_bytes() == before
