@@ -32,7 +32,7 @@ $(READY): requirements.txt pyproject.toml
 
 book: $(READY)
 	@echo "==> Running the Table 1 notebook on this machine, quick profile"
-	@$(BIN)/papermill --cwd book/reproduction -p profile quick book/reproduction/table1.ipynb $(QUICK)
+	@$(BIN)/papermill --log-output --log-level WARNING --cwd book/reproduction -p profile quick book/reproduction/table1.ipynb $(QUICK)
 	@echo "==> Building the pages"
 	@$(BIN)/jupyter-book build --quiet --all -W -n --keep-going .
 	@echo "Front page: $(CURDIR)/_build/html/index.html"
@@ -46,7 +46,7 @@ reproduce: $(READY)
 	@mkdir -p _build/reproduce
 	@for notebook in $(PAPERS); do \
 		echo "==> Running $$notebook, profile of the paper"; \
-		$(BIN)/papermill --cwd book/reproduction -p profile paper "$$notebook" "_build/reproduce/$${notebook##*/}"; \
+		$(BIN)/papermill --log-output --log-level WARNING --cwd book/reproduction -p profile paper "$$notebook" "_build/reproduce/$${notebook##*/}"; \
 	done
 	@echo "==> The records are in book/records, the notebooks with their outputs in _build/reproduce"
 

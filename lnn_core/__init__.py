@@ -1,5 +1,6 @@
 """Lifted neural networks: potentials, inference, and the objectives that train on them."""
 
+from . import data, style, tables
 from .convex import Box, ConvexFunction, Identity, ReLU, Tanh
 from .inference import InferenceDiverged, PaperSweeps, Report, Sweeps, infer, paper_sweeps
 from .losses import Euclidean, Linear, Loss, Targeted, untargeted
@@ -13,6 +14,6 @@ __all__ = [
     "FenchelYoung", "GaussianTilt", "Identity", "InferenceDiverged", "LeastSquares",
     "LiftedNetwork", "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "ROVR", "ReLU", "Report",
     "Reweighted", "Sweeps", "Tanh", "Targeted", "TargetedAROVR", "TargetedROVR", "Tilted",
-    "infer", "paper_sweeps", "untargeted",
+    "data", "infer", "paper_sweeps", "style", "tables", "untargeted",
 ]
 __version__ = "0.1.0"

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import joblib
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import __version__, data
 from .inference import Sweeps, paper_sweeps
@@ -193,7 +192,7 @@ def sweep(runs: Iterable[Run], folder: Path | str, jobs: int = -1) -> list[dict]
             _dataset(name)  # fail (or download) once, before any worker starts
         work = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(
             joblib.delayed(_execute_and_save)(run, folder) for run in missing)
-        for _ in tqdm(work, total=len(missing), desc="training runs", mininterval=1,
-                      disable=None if sys.stderr.isatty() else True):
+        # On stderr: pages do not show it, `make` does.
+        for _ in tqdm(work, total=len(missing), desc="training runs", unit="run", mininterval=2):
             pass
     return [load(run, folder) for run in runs]
