@@ -77,7 +77,7 @@ class Box(ConvexFunction):
         return a.clamp(self.lower, self.upper)
 
     def derivative(self, a: Tensor) -> Tensor:
-        return ((a > self.lower) & (a < self.upper)).to(a.dtype)
+        return ((a >= self.lower) & (a <= self.upper)).to(a.dtype)
 
     def respond(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
         return self.activation(b / (1.0 + q))
@@ -119,6 +119,9 @@ class ReLU(Box):
 
     def activation(self, a: Tensor) -> Tensor:
         return a.relu()
+
+    def derivative(self, a: Tensor) -> Tensor:
+        return (a > 0).to(a.dtype)
 
     __repr__ = ConvexFunction.__repr__
 

@@ -164,7 +164,7 @@ def load(run: Run, folder: Path) -> dict | None:
     try:
         record = json.loads(path.read_text())
         found = record["config"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:  # not JSON, not text, not a record
         raise ValueError(f"{path} is damaged ({error}); delete it to run it again") from error
     if found != run.config:
         raise ValueError(f"{path} holds the record of another configuration: {found}")

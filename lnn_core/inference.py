@@ -117,8 +117,8 @@ class Sweeps:
         a: list[Tensor | None] = [None] * (net.depth + 1)
         start, step = list(z), z[-1].new_ones(len(z[-1]), 1)
         first = last = sweep(net, energy, z, a)
-        passes = 1
-        while passes < self.max_passes and not self._small(last, first):
+        rounding, passes = _rounding(z), 1
+        while passes < self.max_passes and not self._small(last, first, rounding):
             wanted = sweep(net, energy, z, a, step)
             if passes >= self.patience:
                 step = torch.where((wanted > last)[:, None], 0.7 * step, step).clamp_min(0.25)
@@ -127,10 +127,12 @@ class Sweeps:
         worse = energy(net, z) > energy(net, start)
         for k in range(1, net.depth + 1):
             z[k] = torch.where(worse[:, None], start[k], z[k])
-        return replace(report, converged=report.converged & ~worse)
+        # Where the start was a fixed point already, "worse" is a matter of rounding.
+        return replace(report, converged=report.converged & (~worse | (first <= rounding)))
 
-    def _small(self, last: Tensor, first: Tensor) -> bool:
-        return bool(last.square().mean() <= self.tolerance * first.square().mean())
+    def _small(self, last: Tensor, first: Tensor, rounding: Tensor) -> bool:
+        enough = (self.tolerance * first.square()).maximum(rounding.square())
+        return bool(last.square().mean() <= enough.mean())
 
 
 def _report(passes: int, first: Tensor, last: Tensor, z: Activations, tolerance: float) -> Report:
@@ -139,9 +141,13 @@ def _report(passes: int, first: Tensor, last: Tensor, z: Activations, tolerance:
     if lost.any():
         raise InferenceDiverged(f"activations of {int(lost.sum())} of {len(lost)} samples ran away "
                                 f"within {passes} passes: lower beta or raise gamma")
+    return Report(passes, last, last <= (tolerance**0.5 * first).maximum(_rounding(z)))
+
+
+def _rounding(z: Activations) -> Tensor:
+    """A residual, shape (batch,), that is no more than rounding of the activations."""
     size = sum(z_k.square().sum(-1) for z_k in z[1:]).sqrt()
-    floor = 8 * torch.finfo(last.dtype).eps * size
-    return Report(passes, last, last <= (tolerance**0.5 * first).maximum(floor))
+    return 8 * torch.finfo(size.dtype).eps * size
 
 
 @torch.no_grad()

@@ -19,20 +19,24 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Loss:
-    """ℓ(z) = Σ_i w_i·½‖z − y_i‖² + gᵀz for z of shape (batch, d_L); one value a sample."""
+    """ℓ(z) = Σ_i w_i·½‖z − y_i‖² + gᵀz for z of shape (batch, d_L); one value a sample.
 
-    terms: tuple[tuple[float, Tensor], ...] = ()
+    A weight, like the factor of ``factor * loss``, is a number, or a tensor that broadcasts
+    to (batch, d_L): shape (batch, 1) gives every sample a weight of its own.
+    """
+
+    terms: tuple[tuple[float | Tensor, Tensor], ...] = ()
     slope: Tensor | None = None
 
     def __call__(self, z: Tensor) -> Tensor:
         """ℓ(z), shape (batch,)."""
         value = z.new_zeros(len(z))
         for weight, target in self.terms:
-            value = value + weight * 0.5 * (z - target).square().sum(-1)
+            value = value + 0.5 * (weight * (z - target).square()).sum(-1)
         return value if self.slope is None else value + (self.slope * z).sum(-1)
 
     @property
-    def curvature(self) -> float:
+    def curvature(self) -> float | Tensor:
         """q = Σ_i w_i: the loss is q-strongly convex (concave when negative)."""
         return sum(weight for weight, _ in self.terms)
 
@@ -46,7 +50,7 @@ class Loss:
         slopes = [slope for slope in (self.slope, other.slope) if slope is not None]
         return Loss(self.terms + other.terms, sum(slopes[1:], slopes[0]) if slopes else None)
 
-    def __mul__(self, factor: float) -> Loss:
+    def __mul__(self, factor: float | Tensor) -> Loss:
         return Loss(tuple((factor * weight, target) for weight, target in self.terms),
                     None if self.slope is None else factor * self.slope)
 

@@ -120,12 +120,8 @@ class Reweighted(Potential):
             raise ValueError(f"tilt after reweighting: Tilted(g, Reweighted(gamma)), not {base!r}")
         self.gamma = tuple(gamma)
         for k, entry in enumerate(self.gamma, 1):
-            if not 0 < self._smallest(entry) < math.inf:
+            if not torch.all((torch.as_tensor(entry) > 0) & (torch.as_tensor(entry) < math.inf)):
                 raise ValueError(f"gamma_{k}={entry} must be positive and finite")
-
-    @staticmethod
-    def _smallest(entry: float | Tensor) -> float:
-        return float(entry.min()) if isinstance(entry, Tensor) else float(entry)
 
     def check(self, net):
         self.base.check(net)
@@ -137,7 +133,7 @@ class Reweighted(Potential):
                 raise ValueError(f"gamma_{k} has shape {shape}; layer {k} has {net.sizes[k]} units")
 
     def weight(self, k):
-        return self._smallest(self.gamma[k - 1]) * self.base.weight(k)
+        return _smallest(self.gamma[k - 1]) * self.base.weight(k)
 
     def terms(self, k, G, z, a):
         return self.gamma[k - 1] * self.base.terms(k, G, z, a)
@@ -214,7 +210,11 @@ class Energy:
     def check(self, net: LiftedNetwork) -> None:
         """Raise ValueError where E cannot have a minimum over z_L alone."""
         self.potential.check(net)
-        gamma, q = self.potential.weight(net.depth), self.output.curvature
+        gamma, q = self.potential.weight(net.depth), _smallest(self.output.curvature)
         if not gamma + q > 0:
             raise ValueError(f"the output term has curvature {q:g}, which gamma_L={gamma:g} does "
                              "not outweigh: the energy is unbounded below")
+
+
+def _smallest(entry: float | Tensor) -> float:
+    return float(entry.min()) if isinstance(entry, Tensor) else float(entry)

@@ -1,0 +1,151 @@
+"""Convex functions, against brute force over a fine grid and float64 autograd."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import FUNCTIONS
+
+import lnn_core as lnn
+
+each_function = pytest.mark.parametrize("G", FUNCTIONS, ids=repr)
+
+
+def grid(G, reach):
+    """20,001 evenly spaced activations over the domain of G, its ends included; their distance."""
+    z = torch.linspace(max(G.lower, -reach), min(G.upper, reach), 20_001, dtype=torch.float64)
+    return z, (z[1] - z[0]).item()
+
+
+def interior(G, n=50, seed=0):
+    """n activations strictly inside the domain of G."""
+    low, high = max(G.lower, -3.0), min(G.upper, 3.0)
+    generator = torch.Generator().manual_seed(seed)
+    u = torch.rand(n, generator=generator, dtype=torch.float64)
+    return low + (high - low) * (0.02 + 0.96 * u)
+
+
+def preactivations(n=41, reach=4.0):
+    """Evenly spaced and off every kink."""
+    return torch.linspace(-reach, reach, n, dtype=torch.float64) + 0.0123
+
+
+@each_function
+def test_activation_is_the_argmin_of_the_divergence(G):
+    """If it fails, the forward pass does not minimise the potential: U(z*) > min U."""
+    (z, step), a = grid(G, reach=6), preactivations()
+    best = z[G.divergence(z, a[:, None]).argmin(1)]
+    torch.testing.assert_close(G.activation(a), best, atol=step, rtol=0)
+
+
+@each_function
+def test_conjugate_is_the_supremum(G):
+    """If it fails, G* is wrong and potentials are not zero on the forward pass."""
+    (z, _), a = grid(G, reach=6), preactivations()
+    supremum = (a[:, None] * z - G.value(z)).amax(1)
+    assert (G.conjugate(a) >= supremum - 1e-12).all()
+    torch.testing.assert_close(G.conjugate(a), supremum, atol=2e-6, rtol=0)
+
+
+@each_function
+def test_value_is_half_a_square_or_the_entropy(G):
+    """If it fails, G is another function than the docstring's."""
+    z = interior(G)
+    expected = (z * torch.atanh(z) + 0.5 * torch.log(1 - z.square()) if isinstance(G, lnn.Tanh)
+                else z.square() / 2)
+    torch.testing.assert_close(G.value(z), expected)
+
+
+@each_function
+def test_divergence_is_equation_2(G):
+    """If it fails, a shortcut for D(z‖a) is not G(z) − z·a + G*(a)."""
+    z, a = interior(G)[:, None], preactivations()
+    torch.testing.assert_close(G.divergence(z, a), G.value(z) - z * a + G.conjugate(a))
+
+
+@each_function
+@given(a=st.floats(-20, 20), share=st.floats(0.001, 0.999))
+def test_divergence_outweighs_half_the_squared_distance(G, a, share):
+    """D(z‖a) ≥ ½(z − f(a))² ≥ 0: if it fails, the bounds built on 1-strong convexity do."""
+    low, high = max(G.lower, -25.0), min(G.upper, 25.0)
+    z, a = torch.tensor([low + share * (high - low), a], dtype=torch.float64)
+    distance = z - G.activation(a)
+    assert G.divergence(z, a) >= distance.square() / 2 - 1e-12
+
+
+@each_function
+@given(a=st.floats(-15, 15))
+def test_divergence_is_zero_at_the_activation(G, a):
+    """If it fails, interpolating samples have an energy."""
+    a = torch.tensor(a, dtype=torch.float64)
+    assert abs(G.divergence(G.activation(a), a)) < 1e-12
+
+
+@each_function
+@pytest.mark.parametrize("beyond", [0.1, 5.0])
+def test_infinite_outside_the_domain(G, beyond):
+    """If it fails, activations outside the range of f have a finite energy."""
+    outside = [end for end in (G.lower - beyond, G.upper + beyond) if math.isfinite(end)]
+    for z in torch.tensor(outside, dtype=torch.float64):
+        assert G.value(z) == math.inf
+        assert G.divergence(z, torch.tensor(0.3, dtype=torch.float64)) == math.inf
+
+
+@each_function
+def test_gradients_of_the_divergence(G):
+    """Autograd against finite differences in z and a: if it fails, training gradients are wrong."""
+    z, a = interior(G, 7).requires_grad_(), preactivations(7).requires_grad_()
+    assert torch.autograd.gradcheck(G.divergence, (z, a), raise_exception=False)
+
+
+@each_function
+def test_divergence_slopes_are_the_two_residuals(G):
+    """∂D/∂a = f(a) − z: if it fails, the error that layers send down is not D's slope."""
+    z, a = interior(G, 41), preactivations().requires_grad_()
+    slope, = torch.autograd.grad(G.divergence(z, a).sum(), a)
+    torch.testing.assert_close(slope, G.activation(a.detach()) - z)
+
+
+@each_function
+def test_derivative_is_the_one_of_autograd(G):
+    """Kinks included: if it fails, least-squares inference and autograd disagree."""
+    kinks = [end for end in (G.lower, G.upper) if math.isfinite(end)]
+    a = torch.cat([preactivations(), torch.tensor(kinks, dtype=torch.float64)]).requires_grad_()
+    expected, = torch.autograd.grad(G.activation(a).sum(), a)
+    torch.testing.assert_close(G.derivative(a.detach()), expected)
+
+
+@each_function
+@pytest.mark.parametrize("q", [-0.9, -0.4, 0.0, 0.7, 3.0])
+def test_respond_is_an_argmin(G, q):
+    """If it fails, a layer's answer in eq. (17) is not the minimiser of its energy."""
+    (z, step), b = grid(G, reach=40), preactivations(13, reach=3.5)
+    best = z[(G.value(z) + 0.5 * q * z.square() - b[:, None] * z).argmin(1)]
+    torch.testing.assert_close(G.respond(b, q), best, atol=step, rtol=0)
+
+
+@each_function
+def test_respond_takes_one_curvature_a_unit(G):
+    """If it fails, per-unit gamma breaks inference."""
+    b, q = preactivations(12).reshape(3, 4), torch.tensor([0.0, -0.5, 1.0, 2.0], dtype=torch.float64)
+    expected = torch.stack([G.respond(b[:, i], float(q[i])) for i in range(4)], 1)
+    torch.testing.assert_close(G.respond(b, q), expected)
+
+
+@each_function
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_methods_keep_the_dtype(G, dtype):
+    """If it fails, a float32 network computes in float64, or the reverse."""
+    z, a = interior(G, 5).to(dtype), preactivations(5).to(dtype)
+    results = [G.value(z), G.conjugate(a), G.activation(a), G.derivative(a), G.respond(a, 0.5),
+               G.divergence(z, a)]
+    assert {result.dtype for result in results} == {dtype}
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(1, 0), (1, 1), (0, math.nan)])
+def test_empty_box_is_refused(lower, upper):
+    """If it fails, a box without points gives NaN much later."""
+    with pytest.raises(ValueError, match=f"lower={lower}, upper={upper}"):
+        lnn.Box(lower, upper)
