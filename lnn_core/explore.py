@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from . import style
+from .bounds import safe_beta, two_sided
 from .checks import positive
 from .inference import Sweeps, infer, sweep
 from .losses import Euclidean
@@ -37,6 +38,9 @@ from .potentials import Energy, FenchelYoung
 EXACT = Sweeps(tolerance=1e-24, max_passes=3000)
 #: The part of the border up to which that many passes of eq. (17) are enough.
 REACHABLE = 0.99
+#: The sliders of ``draw_landscape``: smallest value, largest value, step.
+SLIDERS = {"beta": (0.01, 0.95, 0.01), "x": (-1.0, 2.0, 0.25), "y": (-1.0, 3.0, 0.25),
+           "w1": (-2.0, 2.0, 0.5), "passes": (0, 10, 1)}
 
 
 class Point(NamedTuple):
@@ -86,10 +90,10 @@ class TwoUnit:
     def border(self) -> float:
         """β*, the border of stability: U − βℓ has a minimum for β < β* = 1/(1 + w_1²).
 
-        Here the bound of Zach (2025), eq. (19), is exact: where the hidden unit is on, the
-        energy is a quadratic form whose determinant is 1 − β(1 + w_1²).
+        Here Zach (2025), eq. (19), is exact: where the hidden unit is on, the energy is a
+        quadratic form whose determinant is 1 − β(1 + w_1²).
         """
-        return 1 / (1 + self.w1**2)
+        return safe_beta(self.net)
 
     def is_stable(self, weight: float) -> bool:
         """Whether U + weight·ℓ has a minimum, and one that sweeps of eq. (17) reach."""
@@ -127,17 +131,16 @@ class TwoUnit:
 
     def arovr(self, beta: float) -> float:
         """max_z ℓ(z) − U(z; x)/β ≥ ℓ(z*)."""
-        self._check(-beta)
+        self._check(-positive("beta", beta))
         return self._value(AROVR(beta, solver=EXACT))
 
     def bounds(self, beta: float) -> tuple[float, float]:
         """ℓ(z*)/(1 + βκ) ≤ ROVR and AROVR ≤ ℓ(z*)/(1 − βκ), where κ = 1 + w_1².
 
-        Equalities as long as the hidden unit is on both at z* and at the optimum. The
-        upper bound is ∞ from the border on.
+        Equalities as long as the hidden unit is on both at z* and at the optimum.
         """
-        ratio = positive("beta", beta) / self.border
-        return self.loss() / (1 + ratio), self.loss() / (1 - ratio) if ratio < 1 else math.inf
+        lower, upper = two_sided(self.net, self._tensor(self.x), self._tensor(self.y), beta)
+        return lower.item(), upper.item()
 
     def path(self, weight: float, passes: int) -> np.ndarray:
         """The steps of ``passes`` sweeps of eq. (17), from z* on, shape (2·passes + 1, 2).
@@ -215,7 +218,7 @@ def draw_sandwich(x: float = 1.0, y: float = 2.0, w1: float = 1.0) -> Figure:
     ax.axhline(unit.loss(), **style.METHODS["backprop"].plot | {"label": r"$\ell(z^*)$"})
     ax.plot(betas, [unit.rovr(beta) for beta in betas], **style.METHODS["rovr"].plot)
     ax.axvline(unit.border, color="0.6", lw=1)
-    top = max(4 * unit.loss(), 1e-3)
+    top = max(7 * unit.loss(), 1e-3)
     ax.annotate("border of stability", (unit.border, top), (-4, -4), rotation=90,
                 textcoords="offset points", ha="right", va="top", color="0.35", fontsize=9)
     ax.set(xlabel=r"$\beta$", xlim=(0, 1.02 * unit.border), ylim=(0, top))

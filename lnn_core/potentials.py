@@ -50,6 +50,10 @@ class Potential(ABC):
         """The smallest curvature γ that the terms of layer k give to a unit."""
         return 1.0
 
+    def domain(self, G: ConvexFunction) -> tuple[float, float]:
+        """The interval of z where the terms of a layer with this G are finite."""
+        return G.lower, G.upper
+
     def check(self, net: LiftedNetwork) -> None:
         """Raise ValueError where the potential's parameters do not fit the network."""
 
@@ -98,6 +102,9 @@ class LeastSquares(Potential):
     def respond(self, k, G, a, p, q=0.0):
         return (G.activation(a) + p) / (1.0 + q)
 
+    def domain(self, G):
+        return -math.inf, math.inf
+
 
 class Reweighted(Potential):
     """U^⊙γ = Σ_k γ_k D_k (Zach 2025, eq. 14): the same forward pass, another geometry.
@@ -131,6 +138,9 @@ class Reweighted(Potential):
             shape = tuple(entry.shape) if isinstance(entry, Tensor) else ()
             if shape not in ((), (net.sizes[k],)):
                 raise ValueError(f"gamma_{k} has shape {shape}; layer {k} has {net.sizes[k]} units")
+
+    def domain(self, G):
+        return self.base.domain(G)
 
     def weight(self, k):
         return _smallest(self.gamma[k - 1]) * self.base.weight(k)
@@ -177,6 +187,9 @@ class Tilted(Potential):
             if entry is not None and entry.shape[-1:] != (net.sizes[k],):
                 raise ValueError(f"g_{k} has shape {tuple(entry.shape)}; layer {k} has "
                                  f"{net.sizes[k]} units")
+
+    def domain(self, G):
+        return self.base.domain(G)
 
     def weight(self, k):
         return self.base.weight(k)

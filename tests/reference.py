@@ -71,6 +71,22 @@ def forward(net, x):
     return z
 
 
+def block_form(net):
+    """(W, W_0, b) of eq. (4), with z_1, …, z_L stacked into one vector."""
+    start = [0]
+    for size in net.sizes[1:]:
+        start.append(start[-1] + size)
+    rows = [None, *(slice(start[k], start[k + 1]) for k in range(net.depth))]
+    W = torch.zeros(start[-1], start[-1], dtype=torch.float64)
+    W0 = torch.zeros(start[-1], net.sizes[0], dtype=torch.float64)
+    for (j, k), weight in zip(net.edges, net.weights):
+        if j == 0:
+            W0[rows[k]] = weight.detach()
+        else:
+            W[rows[k], rows[j]] = weight.detach()
+    return W, W0, torch.cat([bias.detach() for bias in net.biases])
+
+
 class Model(NamedTuple):
     """A network potential Σ_k γ_k D_k + gᵀz, and w·½‖z_L − y‖² for each (w, y) of ``loss``."""
 

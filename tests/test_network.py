@@ -6,26 +6,10 @@ import math
 import pytest
 import torch
 from hypothesis import given
-from reference import forward
+from reference import block_form, forward
 from strategies import FUNCTIONS, networks, random_inputs, random_network
 
 import lnn_core as lnn
-
-
-def block_form(net):
-    """(W, W_0, b) of eq. (4), with z_1, …, z_L stacked into one vector."""
-    start = [0]
-    for size in net.sizes[1:]:
-        start.append(start[-1] + size)
-    rows = [None, *(slice(start[k], start[k + 1]) for k in range(net.depth))]
-    W = torch.zeros(start[-1], start[-1], dtype=torch.float64)
-    W0 = torch.zeros(start[-1], net.sizes[0], dtype=torch.float64)
-    for (j, k), weight in zip(net.edges, net.weights):
-        if j == 0:
-            W0[rows[k]] = weight.detach()
-        else:
-            W[rows[k], rows[j]] = weight.detach()
-    return W, W0, torch.cat([bias.detach() for bias in net.biases])
 
 
 def test_forward_pass_by_hand():

@@ -1,0 +1,179 @@
+"""When inference is bounded, and how far objectives and outputs can be from the forward pass.
+
+Everything rests on one inequality. Let e_k = z_k − f_k(a_k) be the violation of layer k,
+and c_k the sum, over the paths from layer k to the output, of the product of the weights'
+spectral norms. Because G_k is 1-strongly convex, D_k ≥ ½‖e_k‖² (with equality for least squares), and f_k
+is 1-Lipschitz, so that for all z
+
+    ‖z_L − z_L*‖ ≤ Σ_k c_k‖e_k‖    and    U^⊙γ(z; x) ≥ ‖z_L − z_L*‖² / (2κ_γ),
+
+with κ_γ = Σ_k c_k²/γ_k by Cauchy–Schwarz. It holds for every network here, chain or graph,
+for both potentials. The second family of results linearises the network at its forward
+pass instead, and is exact for linear networks.
+
+γ is given as to :class:`~lnn_core.Reweighted`: None (all ones), or one positive number or
+(d_k,) tensor a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .checks import as_targets, check_input, positive
+from .convex import Identity
+from .losses import Euclidean
+from .network import LiftedNetwork
+from .objectives import LossFamily
+from .potentials import FenchelYoung, LeastSquares, Potential, Reweighted
+
+Gamma = Sequence[float | Tensor] | None
+
+
+@torch.no_grad()
+def kappa(net: LiftedNetwork, gamma: Gamma = None) -> float:
+    """κ_γ = Σ_k c_k²/γ_k with c_L = 1 and c_j = Σ_k ‖W_kj‖₂ c_k.
+
+    For a chain with γ = 1 this is the bracket of Zach (2025), eq. 19. A layer whose γ
+    differs between units counts with its smallest.
+
+    Proof of the module's inequality: ‖z_k − z_k*‖ ≤ ‖e_k‖ + Σ_j ‖W_kj‖‖z_j − z_j*‖, as f_k
+    is 1-Lipschitz; unrolled from the output this is ‖z_L − z_L*‖ ≤ Σ_k c_k‖e_k‖, and
+    Cauchy–Schwarz with weights γ_k gives ‖z_L − z_L*‖² ≤ κ_γ Σ_k γ_k‖e_k‖² ≤ 2κ_γ U^⊙γ.
+
+    Raises ValueError for a γ that is not positive or does not fit the network.
+    """
+    potential = _reweighted(net, gamma)
+    gain = [0.0] * net.depth + [1.0]
+    for (j, k), weight in sorted(zip(net.edges, net.weights), key=lambda edge: -edge[0][1]):
+        gain[j] += float(torch.linalg.matrix_norm(weight.double(), 2)) * gain[k]
+    return sum(gain[k] ** 2 / potential.weight(k) for k in range(1, net.depth + 1))
+
+
+def safe_beta(net: LiftedNetwork, gamma: Gamma = None) -> float:
+    """1/κ_γ: below it AROVR is finite for the Euclidean loss (Zach 2025, eq. 19).
+
+    The paper states it for linear networks and γ = 1; it holds for every network with
+    1-strongly convex G_k. Proof: with s² = Σ_k γ_k‖e_k‖² and r = z_L* − y the module's
+    inequality gives U − βℓ ≥ ½s² − (β/2)(√κ_γ s + ‖r‖)², coercive in s when βκ_γ < 1.
+    """
+    return 1 / kappa(net, gamma)
+
+
+@torch.no_grad()
+def output_gram(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamma = None, *,
+                base: Potential | None = None) -> Tensor:
+    """K = Σ_k J_k S_k J_kᵀ, shape (batch, d_L, d_L), with J_k = ∂z_L/∂z_k at the forward pass.
+
+    S_k is how far layer k gives way to a unit push on z_k, to first order: Γ_k⁻¹ for
+    ``base=LeastSquares()``, and Γ_k⁻¹·diag f_k′(a_k) for Fenchel–Young (the default), where
+    G_k ties down a saturated unit. They agree, as Γ_k⁻¹, where f_k is the identity.
+
+    Without x, which only a network without nonlinearities allows, batch is 1.
+
+    Why K: eliminating the hidden layers of ½Σ_k e_kᵀS_k⁻¹e_k subject to Σ_k J_k e_k = u leaves
+    ½uᵀK⁻¹u, the cost of moving the output by u.
+    """
+    potential = _reweighted(net, gamma, FenchelYoung() if base is None else base)
+    if not isinstance(potential.base, (FenchelYoung, LeastSquares)):
+        raise TypeError(f"base must be FenchelYoung() or LeastSquares(); got {potential.base!r}")
+    if x is None:
+        for function in net.functions:
+            if not isinstance(function, Identity):
+                raise ValueError(f"with {function!r} in the network K depends on x: pass x")
+        x = net.weights[0].new_zeros(1, net.sizes[0])
+    check_input(net, x)
+    z = net.activations(x)
+    J = [x.new_zeros(len(x), net.sizes[-1], size) for size in net.sizes]
+    J[-1] += torch.eye(net.sizes[-1]).to(x)
+    K = x.new_zeros(len(x), net.sizes[-1], net.sizes[-1])
+    for k in range(net.depth, 0, -1):
+        slope = net.function(k).derivative(net.preactivation(k, z))
+        give = slope if isinstance(potential.base, FenchelYoung) else torch.ones_like(slope)
+        K += (J[k] * (give / potential.gamma[k - 1])[:, None]) @ J[k].mT
+        for j in (j for j, child in net.edges if child == k):
+            J[j] += (J[k] * slope[:, None]) @ net.weight(k, j)
+    return K
+
+
+def stability_threshold(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamma = None, *,
+                        base: Potential | None = None) -> Tensor:
+    """1/λ_max(K), shape (batch,): the largest β for which AROVR stays finite.
+
+    Exact for linear networks: U − βℓ has, after elimination of the hidden layers, the
+    Hessian K⁻¹ − βI in z_L, positive definite iff βλ_max(K) < 1. Local otherwise: it is
+    that of the network linearised at the forward pass of x. K ⪰ Γ_L⁻¹ contains the paper's
+    γ_L > β, and λ_max(K) ≤ κ_γ contains eq. 19. Arguments as for :func:`output_gram`.
+    """
+    return 1 / torch.linalg.eigvalsh(output_gram(net, x, gamma, base=base))[:, -1]
+
+
+@torch.no_grad()
+def two_sided(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamma = None,
+              loss: LossFamily = Euclidean) -> tuple[Tensor, Tensor]:
+    """(lower, upper), each of shape (batch,): lower ≤ ROVR_β and AROVR_β ≤ upper.
+
+    For the Euclidean loss ℓ(z*)/(1 + βκ_γ) and ℓ(z*)/(1 − βκ_γ). For any loss of curvature
+    c with gradient r at z_L*: ℓ(z*) ∓ ½t‖r‖²/(1 ± ct) with t = βκ_γ, so that for a linear
+    loss (c = 0) AROVR is finite whatever β.
+
+    Proof: by the module's inequality U ≥ ‖u‖²/(2κ_γ) with u = z_L − z_L*, and the maximum
+    over u of ℓ(z_L* + u) − ‖u‖²/(2t), the one-layer problem (13), is the upper bound;
+    likewise the minimum of ℓ(z_L* + u) + ‖u‖²/(2t).
+
+    Raises ValueError unless |c|·βκ_γ < 1.
+    """
+    check_input(net, x)
+    target_loss, output = loss(as_targets(net, x, y)), net(x)
+    t, c = positive("beta", beta) * kappa(net, gamma), target_loss.curvature
+    if not abs(c) * t < 1:
+        raise ValueError(f"beta={beta:g} must be below 1/kappa={beta / (abs(c) * t):g}"
+                         f"{'' if abs(c) == 1 else ' (for a loss of this curvature)'}: "
+                         "there is no bound beyond")
+    value, slope = target_loss(output), (c * output - target_loss.pull).square().sum(-1)
+    return value - t * slope / (2 * (1 + c * t)), value + t * slope / (2 * (1 - c * t))
+
+
+@torch.no_grad()
+def energy_budget(net: LiftedNetwork, x: Tensor, gamma: Gamma = None) -> Tensor:
+    """δ = m²/(4κ_γ), shape (batch,), for the margin m between the two largest outputs.
+
+    No activations with U^⊙γ(z; x) < δ change the prediction, however the violation is
+    spread over the layers. Proof: ‖z_L − z_L*‖ ≤ √(2κ_γU) < m/√2, while to overturn a
+    margin m two outputs must move by m between them, which takes a norm of m/√2.
+
+    Raises ValueError for a network with a single output.
+    """
+    check_input(net, x)
+    if net.sizes[-1] < 2:
+        raise ValueError("a margin needs at least 2 outputs; the network has 1")
+    first, second = net(x).topk(2, dim=1).values.unbind(1)
+    return (first - second).square() / (4 * kappa(net, gamma))
+
+
+@torch.no_grad()
+def reduced(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamma = None, *,
+            base: Potential | None = None) -> tuple[Tensor, Tensor]:
+    """(ROVR, AROVR) of the network linearised at its forward pass, Euclidean loss: (batch,) each.
+
+        ½rᵀ(I + βK)⁻¹r    and    ½rᵀ(I − βK)⁻¹r    with r = z_L* − y,
+
+    and +∞ for the second where βλ_max(K) ≥ 1. Exact for linear networks, and as long as no
+    activation pattern changes; expanding in β gives ℓ ∓ (β/2)rᵀKr + O(β²).
+
+    Proof: maximise ½‖r + u‖² − ½uᵀK⁻¹u/β over the output's move u (see
+    :func:`output_gram`): u = βK(I − βK)⁻¹r.
+    """
+    target, beta = as_targets(net, x, y), positive("beta", beta)
+    eigenvalues, vectors = torch.linalg.eigh(output_gram(net, x, gamma, base=base))
+    r = (vectors.mT @ (net(x) - target)[:, :, None]).squeeze(-1)
+    rovr, arovr = (0.5 * (r.square() / (1 + sign * beta * eigenvalues)).sum(-1) for sign in (1, -1))
+    return rovr, torch.where(beta * eigenvalues[:, -1] < 1, arovr, torch.inf)
+
+
+def _reweighted(net: LiftedNetwork, gamma: Gamma, base: Potential | None = None) -> Reweighted:
+    potential = Reweighted([1.0] * net.depth if gamma is None else gamma, base)
+    potential.check(net)
+    return potential

@@ -1,0 +1,175 @@
+"""AROVR with a hard budget: the constrained form (7) of Zach (2025), and what is certain.
+
+Where AROVR_β charges the adversary for the energy that it spends, here it may spend δ on
+every sample. The price 1/β is then found sample by sample.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .checks import positive
+from .inference import InferenceDiverged, Report, Solver, Sweeps, infer
+from .losses import Euclidean
+from .network import Activations, LiftedNetwork
+from .objectives import LossFamily, Objective
+from .potentials import Energy, FenchelYoung, Potential
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a call of ``ConstrainedAROVR`` knows about (7), one entry a sample, (batch,).
+
+    beta : the inverse multiplier; 0 where none was found and z is the forward pass.
+    energy : U(z; x) ≤ δ of the activations found.
+    lower : ℓ(z) there, a lower bound of (7).
+    upper : the least AROVR_β + δ/β over the β at which inference converged (weak duality):
+        an upper bound of (7) if inference found AROVR's global maximum there. Infinite
+        where the search reached the largest β allowed: AROVR may be unbounded, unnoticed.
+    """
+
+    beta: Tensor
+    energy: Tensor
+    lower: Tensor
+    upper: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """upper − lower: what non-convexity and inference leave open."""
+        return self.upper - self.lower
+
+    def __str__(self) -> str:
+        known = self.upper.isfinite()
+        worst = f"{self.gap[known].max():.1e}" if known.any() else "unknown"
+        return (f"largest gap {worst}; no upper bound for {int((~known).sum())} of "
+                f"{len(known)} samples")
+
+
+class ConstrainedAROVR(Objective):
+    """max ℓ(z) subject to U(z; x) ≤ δ, Zach (2025), eq. (7).
+
+    AROVR_β's optimum z_β spends more energy U(z_β; x) the larger β is. Bisection finds, for
+    every sample, the largest β whose z_β stays within δ; the value is ℓ(z_β). It never
+    exceeds (7), since z_β is feasible. Its gradient is −(1/β)·∂U/∂θ at z_β. Where no β was
+    found, both are those of ℓ(z*).
+
+    U is not jointly convex: U(z_β; x) may jump over δ as β grows, and inference may stop at
+    a local optimum. Either leaves a gap, which ``certificate`` reports. (In any case (7)
+    is at most ½(‖z_L* − y‖ + √(2κδ))², where 1/κ is the border (19).)
+    The larger δ, the closer β comes to the border where AROVR_β is unbounded. The search
+    turns back where inference runs away. If it could not use the budget up,
+    ``certificate.energy`` is below δ, and the gap is wide or unknown.
+
+    After a call, ``certificate`` and ``activations`` (z, feasible) describe the result.
+
+    Parameters
+    ----------
+    delta : δ > 0, the energy that the adversary may spend on each sample.
+    steps : bisections of log β, which starts between 1e-9 and 1 times the largest β:
+        0.999·γ_L/∇²ℓ, or 1e6 for a loss without curvature.
+    solver : default: ``Sweeps`` until every sample's residual is 1e-4 of its first. With
+        ``oracle.Exhaustive()`` (toy networks, one sample a call) ``upper`` is a true bound.
+
+    Raises
+    ------
+    ValueError : δ that is not positive, or a potential that is not zero at the forward pass.
+    """
+
+    certificate: Certificate | None = None
+    activations: Activations | None = None
+
+    def __init__(self, delta: float, loss: LossFamily = Euclidean,
+                 potential: Potential | None = None, solver: Solver | None = None,
+                 steps: int = 32):
+        super().__init__(loss)
+        self.delta, self.steps = positive("delta", delta), steps
+        self.potential = FenchelYoung() if potential is None else potential
+        if not self.potential.minimum_is_zero:
+            raise ValueError(f"{self.potential!r} is not zero at the forward pass, as (7) assumes")
+        self.solver = solver or _EverySweep(tolerance=1e-8, max_passes=300)
+
+    def value(self, net, x, target):
+        self.potential.check(net)
+        z, self.certificate, self.report = self._search(net, x.detach(), target)
+        self.activations, beta, loss = z, self.certificate.beta, self.loss(target)
+        U = self.potential(net, [x, *z[1:]])
+        found = beta > 0
+        constrained = loss(z[-1]) - (U - U.detach()) / torch.where(found, beta, 1.0)
+        return torch.where(found, constrained, loss(net(x)))
+
+    @torch.no_grad()
+    def _search(self, net: LiftedNetwork, x: Tensor,
+                target: Tensor) -> tuple[Activations, Certificate, Report]:
+        """Bisect log β, all samples at once, and keep the best feasible z of each."""
+        loss, largest = self.loss(target), self._largest(net, target)
+        low, high = x.new_full((len(x),), 1e-9 * largest), x.new_full((len(x),), largest)
+        z, tried, passes = net.activations(x), [], 0
+        beta, energy, residual = x.new_zeros(3, len(x))
+        converged = beta > 0
+        for _ in range(self.steps):
+            middle = (low * high).sqrt()
+            new, report = self._infer(net, x, target, middle)
+            value, U, passes = loss(new[-1]), self.potential(net, new), passes + report.passes
+            tried.append((middle, value, U, report.converged))
+            # A solver that gives up returns the forward pass, where U = 0: β was too large.
+            fits = (U <= self.delta) & (report.converged | (U > 0))
+            low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
+            keep = fits & (value >= loss(z[-1]))
+            z = [torch.where(keep[:, None], new_k, z_k) for new_k, z_k in zip(new, z)]
+            beta, energy = torch.where(keep, middle, beta), torch.where(keep, U, energy)
+            residual = torch.where(keep, report.residual, residual)
+            converged = torch.where(keep, report.converged, converged)
+        upper = self._dual(*map(torch.stack, zip(*tried)))
+        upper[high == largest] = math.inf
+        return (z, Certificate(beta, energy, loss(z[-1]), upper),
+                Report(passes, residual, converged))
+
+    def _dual(self, beta: Tensor, loss: Tensor, U: Tensor, converged: Tensor) -> Tensor:
+        """min over β of AROVR_β + δ/β, shape (batch,), from arguments of shape (steps, batch).
+
+        AROVR_β is a maximum: all z found, at whichever β, compete for it.
+        """
+        values = loss + (self.delta - U) / beta[:, None]
+        best = values.nan_to_num(-math.inf, math.inf, -math.inf).amax(1)
+        return torch.where(converged, best, math.inf).amin(0)
+
+    def _largest(self, net: LiftedNetwork, target: Tensor) -> float:
+        curvature = self.loss(target).curvature
+        return 0.999 * self.potential.weight(net.depth) / curvature if curvature > 0 else 1e6
+
+    def _infer(self, net: LiftedNetwork, x: Tensor, target: Tensor,
+               beta: Tensor) -> tuple[Activations, Report]:
+        """AROVR_β's activations. A sample that runs away comes back as its forward pass.
+
+        One such sample stops the batch: it is halved until the culprits are alone.
+        """
+        try:
+            energy = Energy(self.potential, -beta[:, None] * self.loss(target))
+            return infer(net, x, energy, solver=self.solver)
+        except InferenceDiverged:
+            if len(x) == 1:
+                lost = x.new_full((1,), math.inf)
+                return net.activations(x), Report(0, lost, lost.isfinite())
+        parts = zip(*(tensor.tensor_split(2) for tensor in (x, target, beta)))
+        halves, reports = zip(*(self._infer(net, *part) for part in parts))
+        return ([torch.cat(z_k) for z_k in zip(*halves)],
+                Report(max(report.passes for report in reports),
+                       torch.cat([report.residual for report in reports]),
+                       torch.cat([report.converged for report in reports])))
+
+    def __repr__(self):
+        return f"ConstrainedAROVR(delta={self.delta:g})"
+
+
+class _EverySweep(Sweeps):
+    """Sweeps that go on until every sample has settled, not the batch on average.
+
+    Each sample has its own β here, so that their residuals may differ by orders of magnitude.
+    """
+
+    def _small(self, last: Tensor, first: Tensor, rounding: Tensor) -> bool:
+        return bool((last <= (self.tolerance**0.5 * first).maximum(rounding)).all())

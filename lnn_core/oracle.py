@@ -1,0 +1,224 @@
+"""The global minimum of E(z) = U(z; x) + h(z_L) for toy networks: slow, obvious, trusted.
+
+Inequalities between objectives are statements about global optima of a problem that is
+not convex, so a check of them is worth something only against an optimum that cannot be
+missed. Here it is, for networks of at most four activations in all:
+
+* Identity, ReLU and Box: E is quadratic on each of finitely many polyhedra, and the
+  stationary point of every face of every polyhedron is computed (:func:`_stationary`);
+* any Tanh in the network: a dense grid, and pattern search from each of its local minima
+  (:func:`_grid`).
+
+Nothing here uses the library's solvers, and E is written a second time (:mod:`flat`); the
+two must agree at the optimum.
+
+    oracle.minimum(net, x, FenchelYoung() - 0.25 * Euclidean(y))
+    AROVR(beta=0.25, solver=oracle.Exhaustive())(net, x, y)
+    oracle.objective(AROVR(beta=0.25), net, x, y)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checks import check_input
+from .flat import MAX_UNITS, Units, flatten
+from .inference import InferenceDiverged, Report
+from .network import Activations, LiftedNetwork
+from .objectives import LiftedObjective
+from .potentials import Energy
+#: Grid points along each axis, by the number of axes.
+_POINTS = {1: 601, 2: 81, 3: 31, 4: 17}
+
+
+class Unbounded(InferenceDiverged):
+    """The energy has no minimum: it falls without limit, or is on the border of doing so."""
+
+
+def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Activations]:
+    """The least value of the energy and activations that attain it, for every sample.
+
+    Parameters
+    ----------
+    net, x : a float64 network of at most ``MAX_UNITS`` activations; x of shape (batch, d_0).
+    energy : ``FenchelYoung()`` or ``LeastSquares()``, reweighted or tilted, plus a loss.
+
+    Returns
+    -------
+    values, z : shape (batch,), differentiable in the weights with z held fixed (envelope
+        theorem); and [x, z_1, …, z_L].
+
+    Raises
+    ------
+    ValueError : too many activations, another dtype, or input that does not fit.
+    Unbounded : an energy without a minimum (see :func:`growth`).
+    """
+    check_input(net, x)
+    units, rate = flatten(net, energy, x.detach()), growth(net, energy)
+    if not rate > 1e-10 * units.gamma.max():
+        raise Unbounded(f"E(t·d) grows like {rate:.1e}·t² along some direction d: the energy is "
+                        "unbounded below, or on the border; lower beta or raise gamma")
+    search = _grid if units.tanh.any() else _stationary
+    best = np.stack([search(units, sample) for sample in range(len(x))])
+    z = [x, *torch.as_tensor(best).split(list(net.sizes[1:]), dim=1)]
+    values = energy(net, z)
+    ours = np.array([units.energy(s, best[s:s + 1])[0] for s in range(len(x))])
+    if not np.allclose(ours, values.detach().numpy(), rtol=1e-9, atol=1e-9):
+        raise RuntimeError(f"two ways to compute E disagree: {ours} and {values.tolist()}")
+    return values, z
+
+
+def growth(net: LiftedNetwork, energy: Energy) -> float:
+    """min over unit vectors d of lim E(t·d)/t² as t → ∞: E is coercive iff it is positive.
+
+    Far out a bounded activation counts as zero and Box(l, ∞) as ReLU, biases, inputs and
+    tilts vanish, and what is left of E is homogeneous of degree two. +∞ where all
+    activations are confined. At exactly zero E may or may not have a minimum; the oracle
+    then refuses.
+    """
+    units = flatten(net, energy).recession()
+    H, _, B, _ = _faces(units, sample=0)
+    identity = np.eye(units.n)
+    along = identity - np.linalg.pinv(B, rcond=1e-12) @ B
+    # A minimiser over unit vectors, on a face of least dimension, is an eigenvector of the
+    # face's quadratic form. The shift keeps what leaves the face out of its eigenspaces.
+    shift = 1 + 2 * np.abs(H).sum((1, 2), keepdims=True)
+    vectors = np.linalg.eigh(along @ H @ along + shift * (identity - along))[1]
+    d = np.swapaxes(vectors, 1, 2).reshape(-1, units.n)
+    d = units.confine(np.concatenate([d, -d]))
+    d = d[np.abs(d).max(1) > 1e-9]
+    d /= np.linalg.norm(d, axis=1, keepdims=True)
+    return float(units.energy(0, d).min(initial=np.inf))
+
+
+@dataclass(frozen=True)
+class Exhaustive:
+    """The oracle as a solver, for toy networks: ``AROVR(0.25, solver=Exhaustive())``."""
+
+    def __call__(self, net: LiftedNetwork, energy: Energy, z: Activations) -> Report:
+        """Replace z by the global minimiser, in place."""
+        _, best = minimum(net, z[0], energy)
+        z[1:] = best[1:]
+        return Report(0, z[0].new_zeros(len(z[0])), torch.ones(len(z[0]), dtype=torch.bool))
+
+
+def objective(objective: LiftedObjective, net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
+    """The exact value of an objective, shape (batch,): every m(h) in it by the oracle."""
+    if not isinstance(objective, LiftedObjective):
+        raise TypeError(f"{objective!r} infers nothing: call it as it is")
+    exact = copy.copy(objective)
+    exact.solver = Exhaustive()
+    return exact(net, x, y, reduction="none")
+
+
+def _faces(units: Units, sample: int):
+    """Every face of every polyhedron on which E is quadratic, for piecewise linear f.
+
+    For each activation: where a lies (inside the interval, where f(a) = a; beyond an end,
+    where f is constant; or exactly at an end) and, for Fenchel–Young, where z lies (free,
+    or at an end). Returns, for all N combinations, the quadratic ½zᵀHz + cᵀz and the
+    equations Bz = r (two rows an activation, zero where there is no equation):
+    shapes (N, n, n), (N, n), (N, 2n, n), (N, 2n).
+    """
+    choices = [_choices(units, i, sample) for i in range(units.n)]
+    index = np.array(list(product(*(range(len(choice)) for choice in choices))))
+    H, c, B, r = (
+        [np.stack([option[part] for option in choice])[index[:, i]] for i, choice in enumerate(choices)]
+        for part in range(4))
+    return sum(H), sum(c), np.concatenate(B, axis=1), np.concatenate(r, axis=1)
+
+
+def _choices(units: Units, i: int, sample: int) -> list[tuple]:
+    """(H, c, B, r) of one activation's terms in each of its states: see :func:`_faces`."""
+    e, w = np.eye(units.n)[i], units.W[i]
+    b, gamma, low, high = units.b[sample, i], units.gamma[i], units.lower[i], units.upper[i]
+    ends, wide = [end for end in {low, high} if np.isfinite(end)], bool(low < high)
+    if not w.any():                                       # a = b whatever z is
+        pieces = [(0.0, np.clip(b, low, high), None)]
+    else:                                                 # f(a) = s·a + t, perhaps at a = kink
+        pieces = [(1.0, 0.0, None)] * wide
+        pieces += [(0.0, end, kink) for end in ends for kink in (None, end)]
+    pins = [None] * (wide or not units.confined) + ends * units.confined
+    options = []
+    for (s, t, kink), pin in product(pieces, pins):
+        v = e - s * w
+        if units.confined:
+            H = np.outer(e, e) - np.outer(e, w) - np.outer(w, e) + s * np.outer(w, w)
+            c = (s * b + t) * w - b * e
+        else:
+            H, c = np.outer(v, v), -(s * b + t) * v
+        H, c = gamma * H + units.curvature[i] * np.outer(e, e), gamma * c + units.linear[sample, i] * e
+        options.append((H, c, np.stack([0 * e if pin is None else e, 0 * e if kink is None else w]),
+                        np.array([pin or 0.0, 0.0 if kink is None else kink - b])))
+    return options
+
+
+def _stationary(units: Units, sample: int) -> np.ndarray:
+    """The global minimiser for piecewise linear f, shape (n,).
+
+    Why nothing is missed: take a minimiser whose face has the least dimension. E is one
+    quadratic there, and equal at all solutions of the face's stationarity equations. They
+    all lie in the face, or moving from the minimiser towards one that does not would end
+    in a minimiser on a smaller face. So whichever solution is computed is a minimiser.
+    Why nothing wrong is returned: no candidate is asked to lie in its face; the true E
+    decides between them.
+    """
+    H, c, B, r = _faces(units, sample)
+    none = ~B.any(2)                                      # rows without an equation: λ = 0
+    kkt = np.block([[H, np.swapaxes(B, 1, 2)], [B, none[:, :, None] * np.eye(B.shape[1])]])
+    solution = np.linalg.pinv(kkt, rcond=1e-13, hermitian=True) @ np.concatenate([-c, r], 1)[..., None]
+    z = units.confine(solution[:, :units.n, 0])
+    return z[units.energy(sample, z).argmin()]
+
+
+def _grid(units: Units, sample: int) -> np.ndarray:
+    """The global minimiser for any network, shape (n,), by a dense grid and polishing.
+
+    Activations that feed no other are eliminated where that has a closed form. The grid
+    covers what z may be; where that is not limited it is centred on the forward pass and
+    grows (E is coercive) until the minimiser is in its inner half. Every grid point that
+    is no worse than its neighbours is polished.
+    """
+    free = np.flatnonzero(~units.solvable)
+    centre, (low, high) = units.forward(sample)[free], (end[free] for end in units.domain)
+
+    def E(z: np.ndarray) -> np.ndarray:
+        return units.energy(sample, units.complete(sample, free, z))
+
+    if not len(free):
+        return units.complete(sample, free, centre)
+    for radius in 3.0 * 2.0 ** np.arange(20):
+        first, last = np.maximum(low, centre - radius), np.minimum(high, centre + radius)
+        axes = np.linspace(first, last, _POINTS[len(free)], axis=1)
+        points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+        values = E(points)
+        padded = np.pad(values, 1, constant_values=np.inf)
+        around = np.lib.stride_tricks.sliding_window_view(padded, (3,) * len(free))
+        starts = points[values <= around.min(tuple(range(len(free), 2 * len(free))))]
+        polished = _polish(E, starts, (last - first) / _POINTS[len(free)], low, high)
+        best = polished[E(polished).argmin()]
+        covered = (first == low) & (last == high)
+        if (covered | (np.abs(best - centre) <= radius / 2)).all():
+            return units.complete(sample, free, best)
+    raise Unbounded(f"no minimiser within {radius:g} of the forward pass")
+
+
+def _polish(E: Callable[[np.ndarray], np.ndarray], z: np.ndarray, step: np.ndarray,
+            low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Pattern search from each row of z: to the best of the 3^d neighbours, else halve."""
+    stencil = np.stack(np.meshgrid(*[[0.0, -1.0, 1.0]] * z.shape[1], indexing="ij"), -1)
+    stencil = stencil.reshape(-1, z.shape[1])             # row 0 is the point itself
+    scale = np.ones(len(z))
+    while scale.max() > 1e-8:
+        around = (z[:, None] + scale[:, None, None] * step * stencil).clip(low, high)
+        best = E(around).argmin(1)
+        z = around[np.arange(len(z)), best]
+        scale = np.where(best == 0, 0.5 * scale, scale)
+    return z
