@@ -2,8 +2,8 @@
 
 Everything rests on one inequality. Let e_k = z_k − f_k(a_k) be the violation of layer k,
 and c_k the sum, over the paths from layer k to the output, of the product of the weights'
-spectral norms. Because G_k is 1-strongly convex, D_k ≥ ½‖e_k‖² (with equality for least squares), and f_k
-is 1-Lipschitz, so that for all z
+spectral norms. Because G_k is 1-strongly convex, D_k ≥ ½‖e_k‖² (for least squares it is an
+equality) and f_k is 1-Lipschitz, so that for all z
 
     ‖z_L − z_L*‖ ≤ Σ_k c_k‖e_k‖    and    U^⊙γ(z; x) ≥ ‖z_L − z_L*‖² / (2κ_γ),
 
@@ -24,9 +24,8 @@ from torch import Tensor
 
 from .checks import as_targets, check_input, positive
 from .convex import Identity
-from .losses import Euclidean
+from .losses import Euclidean, LossFamily
 from .network import LiftedNetwork
-from .objectives import LossFamily
 from .potentials import FenchelYoung, LeastSquares, Potential, Reweighted
 
 Gamma = Sequence[float | Tensor] | None

@@ -29,7 +29,8 @@ class Certificate:
     lower : ℓ(z) there, a lower bound of (7).
     upper : the least AROVR_β + δ/β over the β at which inference converged (weak duality):
         an upper bound of (7) if inference found AROVR's global maximum there. Infinite
-        where the search reached the largest β allowed: AROVR may be unbounded, unnoticed.
+        where AROVR may be unbounded without notice: the search reached the largest β
+        allowed, or the adversary never left the forward pass (r = 0, Proposition 3.3).
     """
 
     beta: Tensor
@@ -114,7 +115,8 @@ class ConstrainedAROVR(Objective):
             middle = (low * high).sqrt()
             new, report = self._infer(net, x, target, middle)
             value, U, passes = loss(new[-1]), self.potential(net, new), passes + report.passes
-            tried.append((middle, value, U, report.converged))
+            moved = U > torch.finfo(U.dtype).eps * self.delta
+            tried.append((middle, value, U, report.converged & moved))
             # A solver that gives up returns the forward pass, where U = 0: β was too large.
             fits = (U <= self.delta) & (report.converged | (U > 0))
             low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
@@ -128,14 +130,14 @@ class ConstrainedAROVR(Objective):
         return (z, Certificate(beta, energy, loss(z[-1]), upper),
                 Report(passes, residual, converged))
 
-    def _dual(self, beta: Tensor, loss: Tensor, U: Tensor, converged: Tensor) -> Tensor:
+    def _dual(self, beta: Tensor, loss: Tensor, U: Tensor, trusted: Tensor) -> Tensor:
         """min over β of AROVR_β + δ/β, shape (batch,), from arguments of shape (steps, batch).
 
         AROVR_β is a maximum: all z found, at whichever β, compete for it.
         """
         values = loss + (self.delta - U) / beta[:, None]
         best = values.nan_to_num(-math.inf, math.inf, -math.inf).amax(1)
-        return torch.where(converged, best, math.inf).amin(0)
+        return torch.where(trusted, best, math.inf).amin(0)
 
     def _largest(self, net: LiftedNetwork, target: Tensor) -> float:
         curvature = self.loss(target).curvature

@@ -72,6 +72,10 @@ class Run:
                 object.__setattr__(self, name, None)
         if self.solver is not None and self.solver not in SOLVERS:
             raise ValueError(f"solver={self.solver!r} must be one of {', '.join(SOLVERS)}")
+        missing = [name for name in used if name != "gamma" and getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"method={self.method!r} needs a value for {', '.join(missing)}")
+        self.objective()  # ValueError for settings out of bounds: now, not after pretraining
 
     @property
     def config(self) -> dict:

@@ -138,7 +138,8 @@ def flatten(net: LiftedNetwork, energy: Energy, x: Tensor | None = None) -> Unit
     curvature[outputs] = energy.output.curvature
     if x is not None:
         for g in tilts:
-            linear += np.concatenate([_rows(g_k, batch, size) for g_k, size in zip(g, net.sizes[1:])], 1)
+            linear += np.concatenate([_rows(g_k, batch, d_k) for g_k, d_k in zip(g, net.sizes[1:])],
+                                     axis=1)
         linear[:, outputs] -= _rows(energy.output.pull, batch, net.sizes[-1])
         offset = energy.output(x.new_zeros(batch, net.sizes[-1])).numpy()
     return Units(W, np.array([f.lower for f in each]), np.array([f.upper for f in each]),

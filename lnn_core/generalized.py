@@ -108,7 +108,7 @@ class Distance(ABC):
         (one, passes), (two, more) = (joint.descend(joint.pack(z))
                                       for z in (net.activations(x), adversary))
         best = torch.where((joint.energy(two) < joint.energy(one))[:, None], two, one)
-        return joint.unpack(best, like=x), joint.report(best, passes + more)
+        return joint.unpack(best, like=x), joint.report(best, passes + more, like=x)
 
 
 class ElementWise(Distance):
@@ -295,11 +295,11 @@ class _Joint:
         end = torch.from_numpy(found.x).to(v).view_as(v)
         return torch.where((self.energy(end) < start)[:, None], end, v), found.nit
 
-    def report(self, v: Tensor, passes: int) -> Report:
+    def report(self, v: Tensor, passes: int, like: Tensor) -> Report:
         """How far a projected gradient step would move v, and would move the forward pass."""
         def residual(v):
             return (self.inside(v - self.slope(v)[1]) - v).norm(dim=1)
 
         first, last = residual(self.pack(self.net.activations(self.x))), residual(v)
         floor = 1e-8 * (1 + v.norm(dim=1))
-        return Report(passes, last.to(self.x), last <= (1e-4 * first).maximum(floor))
+        return Report(passes, last.to(like), last <= (1e-4 * first).maximum(floor))

@@ -11,6 +11,7 @@ which is closed under what the objectives need: ``beta * loss``, ``-loss`` and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,10 @@ class Loss:
 
     def __sub__(self, other: Loss) -> Loss:
         return self + (-other)
+
+
+#: A loss for every target, such as ``Euclidean``.
+LossFamily = Callable[[Tensor], Loss]
 
 
 def Euclidean(target: Tensor) -> Loss:  # noqa: N802 - reads as the name of a loss

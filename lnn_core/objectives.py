@@ -14,20 +14,32 @@ is evaluated at that z with autograd on the weights (and on x, if it asks for it
 
 from __future__ import annotations
 
+import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor
 
+from .bounds import stability_threshold
 from .checks import as_targets, check_input, positive
-from .inference import Report, Solver, infer
-from .losses import Euclidean, Loss, Targeted
+from .inference import InferenceDiverged, Report, Solver, infer
+from .losses import Euclidean, Loss, LossFamily, Targeted
 from .network import LiftedNetwork
-from .potentials import Energy, FenchelYoung, Potential
+from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
 from .tilts import Tilt
 
-LossFamily = Callable[[Tensor], Loss]
 Attack = Callable[[LossFamily, Tensor], Loss]
+
+#: Inference this short has settled the whole batch: no sample in it runs away.
+SHORT = 10
+
+
+class StabilityWarning(UserWarning):
+    """β is beyond the border of stability of samples that inference could not settle.
+
+    Looked for only where inference took more than ``SHORT`` passes.
+    """
 
 
 class Objective(ABC):
@@ -91,8 +103,30 @@ class LiftedObjective(Objective):
         """m(h) = min_z U(z; x) + h(z_L), shape (batch,), with its envelope gradient."""
         energy = Energy(potential, h)
         z, self.report = infer(net, x.detach(), energy, solver=self.solver)
+        self.check_stability(net, z[0], energy)
         z[0] = x
-        return energy(net, z)
+        values = energy(net, z)
+        if not values.isfinite().all():
+            raise InferenceDiverged("activations ran away: their energy is no longer finite; "
+                                    "lower beta or raise gamma")
+        return values
+
+    def check_stability(self, net: LiftedNetwork, x: Tensor, energy: Energy) -> None:
+        """StabilityWarning if samples are unsettled and −∇²h is above their 1/λ_max(K)."""
+        unsettled, push = ~self.report.converged, -energy.output.curvature
+        if self.report.passes <= SHORT or not push > 0 or not unsettled.any():
+            return
+        U = energy.potential
+        U = U.base if isinstance(U, Tilted) else U  # a linear tilt has no curvature
+        gamma, U = (U.gamma, U.base) if isinstance(U, Reweighted) else (None, U)
+        if isinstance(U, (FenchelYoung, LeastSquares)):
+            beyond = stability_threshold(net, x[unsettled], gamma, base=U) < push
+            if beyond.any():  # the share in steps of 10 %, so that a training run does not flood
+                warnings.warn(
+                    f"beta={self.beta:g} is beyond the border of stability for up to "
+                    f"{10 * math.ceil(10 * int(beyond.sum()) / len(x))} % of a batch, and inference "
+                    "did not settle: lower beta or raise gamma (bounds.stability_threshold)",
+                    StabilityWarning, stacklevel=5)
 
     def rest(self, net: LiftedNetwork, x: Tensor, potential: Potential) -> Tensor | float:
         """m(0), which is zero on the forward pass unless the potential is tilted (eq. 6)."""

@@ -130,7 +130,8 @@ def _faces(units: Units, sample: int):
     choices = [_choices(units, i, sample) for i in range(units.n)]
     index = np.array(list(product(*(range(len(choice)) for choice in choices))))
     H, c, B, r = (
-        [np.stack([option[part] for option in choice])[index[:, i]] for i, choice in enumerate(choices)]
+        [np.stack([option[part] for option in choice])[column]
+         for choice, column in zip(choices, index.T)]
         for part in range(4))
     return sum(H), sum(c), np.concatenate(B, axis=1), np.concatenate(r, axis=1)
 
@@ -154,9 +155,11 @@ def _choices(units: Units, i: int, sample: int) -> list[tuple]:
             c = (s * b + t) * w - b * e
         else:
             H, c = np.outer(v, v), -(s * b + t) * v
-        H, c = gamma * H + units.curvature[i] * np.outer(e, e), gamma * c + units.linear[sample, i] * e
-        options.append((H, c, np.stack([0 * e if pin is None else e, 0 * e if kink is None else w]),
-                        np.array([pin or 0.0, 0.0 if kink is None else kink - b])))
+        H = gamma * H + units.curvature[i] * np.outer(e, e)
+        c = gamma * c + units.linear[sample, i] * e
+        B = np.stack([0 * e if pin is None else e, 0 * e if kink is None else w])
+        r = np.array([0.0 if pin is None else pin, 0.0 if kink is None else kink - b])
+        options.append((H, c, B, r))
     return options
 
 
@@ -173,7 +176,8 @@ def _stationary(units: Units, sample: int) -> np.ndarray:
     H, c, B, r = _faces(units, sample)
     none = ~B.any(2)                                      # rows without an equation: λ = 0
     kkt = np.block([[H, np.swapaxes(B, 1, 2)], [B, none[:, :, None] * np.eye(B.shape[1])]])
-    solution = np.linalg.pinv(kkt, rcond=1e-13, hermitian=True) @ np.concatenate([-c, r], 1)[..., None]
+    right = np.concatenate([-c, r], axis=1)[:, :, None]
+    solution = np.linalg.pinv(kkt, rcond=1e-13, hermitian=True) @ right
     z = units.confine(solution[:, :units.n, 0])
     return z[units.energy(sample, z).argmin()]
 
@@ -212,13 +216,27 @@ def _grid(units: Units, sample: int) -> np.ndarray:
 
 def _polish(E: Callable[[np.ndarray], np.ndarray], z: np.ndarray, step: np.ndarray,
             low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Pattern search from each row of z: to the best of the 3^d neighbours, else halve."""
-    stencil = np.stack(np.meshgrid(*[[0.0, -1.0, 1.0]] * z.shape[1], indexing="ij"), -1)
-    stencil = stencil.reshape(-1, z.shape[1])             # row 0 is the point itself
-    scale = np.ones(len(z))
+    """Pattern search from each row of z, shape (starts, d), hurried by Newton's steps.
+
+    Goes to the best of the 3^d points around z, or to the stationary point of the quadratic
+    fitted to them if that is better; where z itself is best, the pattern shrinks.
+    """
+    d = z.shape[1]
+    pattern = np.array(list(product([0.0, -1.0, 1.0], repeat=d)))      # row 0 is z itself
+    i, j = np.triu_indices(d)
+    fit = np.linalg.pinv(np.column_stack([pattern, pattern[:, i] * pattern[:, j]]))
+    rows, scale = np.arange(len(z)), np.ones(len(z))
     while scale.max() > 1e-8:
-        around = (z[:, None] + scale[:, None, None] * step * stencil).clip(low, high)
-        best = E(around).argmin(1)
-        z = around[np.arange(len(z)), best]
-        scale = np.where(best == 0, 0.5 * scale, scale)
+        size = scale[:, None] * step
+        around = (z[:, None] + size[:, None] * pattern).clip(low, high)
+        values = E(around)
+        best = values.argmin(1)
+        coefficients = (values - values[:, :1]) @ fit.T
+        H = np.zeros((len(z), d, d))
+        H[:, i, j] = coefficients[:, d:]
+        inverse = np.linalg.pinv(H + np.swapaxes(H, 1, 2), hermitian=True)
+        guess = (z - size * (inverse @ coefficients[:, :d, None])[..., 0]).clip(low, high)
+        better = E(guess) < values[rows, best]
+        z = np.where(better[:, None], guess, around[rows, best])
+        scale = np.where((best == 0) & ~better, scale / 4, scale)
     return z

@@ -1,7 +1,21 @@
-"""Hypothesis for the whole suite: the same instances every time, none too slow for a busy machine."""
+"""What several test files share."""
 
+import pytest
 from hypothesis import settings
 
+import lnn_core as lnn
+
+# The same instances every time, and no limit that a busy machine could miss.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None,
                           max_examples=50, report_multiple_bugs=False)
 settings.load_profile("suite")
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """Fails the test where a network computes anything, inference included."""
+    def never(*_, **__):
+        pytest.fail("computed before checking")
+
+    for method in ("activations", "forward", "preactivation"):
+        monkeypatch.setattr(lnn.LiftedNetwork, method, never)

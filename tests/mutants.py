@@ -1,0 +1,193 @@
+"""One-line bugs, and the test that has to notice each of them.
+
+``examine`` runs tests on a copy of lnn_core, whole or with one bug. Each run is a process of its
+own, forked from a server that has imported what lnn_core imports, but not lnn_core.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import shutil
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SUPPORT = ("conftest.py", "reference.py", "strategies.py")
+
+
+class Mutant(NamedTuple):
+    name: str
+    file: str
+    original: str
+    mutated: str
+    test: str
+
+
+# fmt: off
+MUTANTS = [Mutant(*row) for row in [
+    ("half", "convex.py", "0.5 * (z - f).square()", "(z - f).square()",
+     "test_convex.py::test_divergence_is_equation_2"),
+    ("identity", "convex.py", "return 0.5 * (z - a).square()", "return (z - a).square()",
+     "test_convex.py::test_divergence_is_equation_2"),
+    ("conjugate", "convex.py", "z * a + self.conjugate(a)", "z * a",
+     "test_convex.py::test_divergence_is_zero_at_the_activation"),
+    ("curvature", "convex.py", "self.activation(b / (1.0 + q))", "self.activation(b)",
+     "test_convex.py::test_respond_is_an_argmin"),
+    ("kink", "convex.py", "(a > 0).to(a.dtype)", "(a >= 0).to(a.dtype)",
+     "test_convex.py::test_derivative_is_the_one_of_autograd"),
+    ("bias", "network.py", "linear(z[j], self.weights[first], bias)", "linear(z[j], self.weights[first])",
+     "test_network.py::test_forward_pass_by_hand"),
+    ("skip", "network.py", "for i, j in rest:", "for i, j in rest[1:]:",
+     "test_network.py::test_residual_network_by_hand"),
+    ("cycle", "network.py", "if not 0 <= j < k <= depth:", "if not 0 <= j <= k <= depth:",
+     "test_network.py::test_edge_that_closes_a_cycle"),
+    ("fan", "network.py", "sum(self.sizes[j] for _, j in self._incoming[k])", "self.sizes[k - 1]",
+     "test_network.py::test_initial_weights_scale_with_the_fan_in"),
+    ("transposed", "network.py", "errors[child] @ self.weights[i] for", "errors[child] @ self.weights[i].T for",
+     "test_inference.py::test_passes_are_equation_17"),
+    ("child", "network.py", "[errors[child] @", "[errors[k + 1] @",
+     "test_network.py::test_feedback_is_the_transposed_product"),
+    ("euclidean", "losses.py", "value + 0.5 * (weight", "value + (weight",
+     "test_losses.py::test_the_two_losses"),
+    ("slope", "losses.py", "else total - self.slope", "else total + self.slope",
+     "test_losses.py::test_gradient_is_curvature_times_z_minus_pull"),
+    ("wrong", "losses.py", "torch.randint(1, classes,", "torch.randint(0, classes,",
+     "test_losses.py::test_wrong_labels_are_never_right_and_uniform"),
+    ("untargeted", "losses.py", "return -loss(target)", "return loss(target)",
+     "test_losses.py::test_untargeted_attack_is_minus_the_loss"),
+    ("squares", "potentials.py", "return 0.5 * (z - G.activation(a)).square()",
+     "return (z - G.activation(a)).square()", "test_potentials.py::test_value_is_the_papers_sum"),
+    ("error", "potentials.py", "return z - G.activation(a)", "return G.activation(a) - z",
+     "test_potentials.py::test_error_is_minus_the_slope_in_the_preactivation"),
+    ("derivative", "potentials.py", "return G.derivative(a) * (z - G.activation(a))",
+     "return z - G.activation(a)", "test_potentials.py::test_error_is_minus_the_slope_in_the_preactivation"),
+    ("inverted", "potentials.py", "a, p / gamma, q / gamma)", "a, p * gamma, q / gamma)",
+     "test_potentials.py::test_respond_is_an_argmin"),
+    ("unweighted", "potentials.py", "return self.gamma[k - 1] * self.base.error(k, G, z, a)",
+     "return self.base.error(k, G, z, a)", "test_inference.py::test_passes_are_equation_17"),
+    ("neighbour", "potentials.py", "return self.gamma[k - 1] * self.base.error(k, G, z, a)",
+     "return self.gamma[k - 2] * self.base.error(k, G, z, a)",
+     "test_inference.py::test_passes_are_equation_17"),
+    ("tilt", "potentials.py", "p if g is None else p - g, q)", "p, q)",
+     "test_potentials.py::test_respond_is_an_argmin"),
+    ("minus", "potentials.py", "return Energy(self, -loss)", "return Energy(self, loss)",
+     "test_potentials.py::test_energy_adds_or_subtracts_the_loss"),
+    ("order", "inference.py", "for k in range(net.depth, 0, -1):", "for k in range(1, net.depth + 1):",
+     "test_inference.py::test_passes_are_equation_17"),
+    ("stale", "inference.py", "            a[child] = None", "            pass",
+     "test_inference.py::test_passes_are_equation_17"),
+    ("output", "inference.py", "(h.pull, h.curvature) if", "(h.pull, 0.0) if",
+     "test_inference.py::test_passes_are_equation_17"),
+    ("converged", "inference.py", "last <= (tolerance**0.5 * first).maximum(_rounding(z))", "last >= 0",
+     "test_inference.py::test_one_pass_is_not_called_converged"),
+    ("safeguard", "inference.py", "torch.where(worse[:, None], start[k], z[k])", "z[k]",
+     "test_inference.py::test_never_worse_than_the_forward_pass"),
+    ("undamped", "inference.py", "0.7 * step", "step",
+     "test_inference.py::test_oscillating_samples_are_slowed_down"),
+    ("beta", "objectives.py", "-self.beta * loss)) / self.beta", "-loss)) / self.beta",
+     "test_objectives.py::test_one_layer_is_equation_13"),
+    ("division", "objectives.py", "self.beta * loss) - rest) / self.beta", "self.beta * loss) - rest)",
+     "test_objectives.py::test_one_layer_is_equation_13"),
+    ("swapped", "objectives.py", "self.beta * (1 - self.alpha) *", "self.beta * self.alpha *",
+     "test_objectives.py::test_alpha_of_one_is_untargeted"),
+    ("scale", "objectives.py", "self.beta * (self.alpha if per_alpha else 1.0)", "self.beta",
+     "test_objectives.py::test_scaling_by_alpha"),
+    ("rest", "objectives.py", "0.0 if potential.minimum_is_zero else", "0.0 if True else",
+     "test_objectives.py::test_value_and_gradient[tilted-chain-FenchelYoung()]"),
+    ("envelope", "objectives.py", "        z[0] = x\n", "        z[0] = x.detach()\n",
+     "test_objectives.py::test_value_and_gradient[AROVR-chain-FenchelYoung()]"),
+    ("bound", "objectives.py", "if not self.beta * curvature < gamma:", "if self.beta * curvature > gamma:",
+     "test_objectives.py::test_beta_too_large_for_the_network"),
+    ("variance", "tilts.py", "self.sd * torch.randn", "self.sd**0.5 * torch.randn",
+     "test_objectives.py::test_gaussian_tilt"),
+    ("best", "training.py", "(self.validation[i], -i)", "(self.validation[i], i)",
+     "test_training.py::test_best_epoch_is_the_first_maximum"),
+    ("shuffled", "training.py", "torch.randperm(len(train.y), generator=generator)",
+     "torch.randperm(len(train.y))", "test_training.py::test_training_is_deterministic"),
+    ("last", "training.py", "value.item() * len(rows)", "value.item() * batch",
+     "test_training.py::test_an_epoch_by_hand"),
+    ("unseeded", "data.py", '.manual_seed(seed)', "", "test_experiments.py::test_methods_are_paired"),
+    ("atomic", "experiments.py", 'with os.fdopen(handle, "w") as file:', 'with path.open("w") as file:',
+     "test_experiments.py::test_what_is_no_json_leaves_nothing"),
+    ("stranger", "experiments.py", "if found != run.config:", "if False:",
+     "test_experiments.py::test_record_of_another_configuration_is_named"),
+    ("none", "experiments.py", "asdict(self).items() if value is not None", "asdict(self).items()",
+     "test_experiments.py::test_settings_of_none_leave_the_key_alone"),
+    ("unused", "experiments.py", "if name not in used:", "if False:",
+     "test_experiments.py::test_unused_settings_do_not_matter"),
+]]
+# fmt: on
+
+
+class Outcome(NamedTuple):
+    """What became of the tests: ``failed`` in their own code, or ``broken`` before it."""
+
+    passed: list[str]
+    failed: list[str]
+    broken: list[str]
+    output: str
+
+
+class _Listener:
+    """A pytest plugin that sorts the reports."""
+
+    def __init__(self):
+        self.outcome = Outcome([], [], [], "")
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self.outcome.broken.append(report.nodeid)
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            (self.outcome.failed if report.when == "call" else self.outcome.broken).append(report.nodeid)
+        elif report.when == "call":
+            self.outcome.passed.append(report.nodeid)
+
+
+def mutate(source: str, mutant: Mutant) -> str:
+    """The file's text with the bug; ValueError unless the original is there exactly once."""
+    count = source.count(mutant.original)
+    if count != 1:
+        raise ValueError(f"mutant {mutant.name!r}: {mutant.file} holds {mutant.original!r} "
+                         f"{count} times, not once; adapt tests/mutants.py")
+    return source.replace(mutant.original, mutant.mutated)
+
+
+def examine(folder: Path, tests: list[str], mutant: Mutant | None = None) -> Outcome:
+    """Run tests, up to the first that fails, on a copy of lnn_core in ``folder``.
+
+    For a fresh process: it changes the working folder and what is imported.
+    """
+    shutil.copytree(ROOT / "lnn_core", folder / "lnn_core", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in {*SUPPORT, "test_potentials.py", *(test.split("::")[0] for test in tests)}:
+        shutil.copy(ROOT / "tests" / name, folder)
+    if mutant:
+        path = folder / "lnn_core" / mutant.file
+        path.write_text(mutate(path.read_text(), mutant))
+    os.chdir(folder)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    assert "lnn_core" not in sys.modules
+    sys.path.insert(0, str(folder))
+    listener, output = _Listener(), io.StringIO()
+    with redirect_stdout(output):
+        pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", "error", "-c", os.devnull,
+                     "--rootdir", str(folder), *tests], plugins=[listener])
+    assert Path(sys.modules["lnn_core"].__file__).is_relative_to(folder), "tested another lnn_core"
+    return listener.outcome._replace(output=output.getvalue())
+
+
+def processes(count: int) -> ProcessPoolExecutor:
+    """Processes that start with the slow imports done, one for each call."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hypothesis", "joblib", "matplotlib.pyplot", "pooch", "pytest",
+                                    "requests", "scipy.optimize", "scipy.stats", "sklearn.datasets",
+                                    "torch", "tqdm.auto"])
+    return ProcessPoolExecutor(count, mp_context=context, max_tasks_per_child=1)

@@ -1,0 +1,287 @@
+"""ConstrainedAROVR, eq. (7): balls, trust regions and brute force; feasibility; what the certificate says."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from strategies import POTENTIALS, networks, random_inputs, random_network, seeds
+
+import lnn_core as lnn
+from lnn_core.constrained import ConstrainedAROVR
+from lnn_core.oracle import Exhaustive
+
+EXACT = lnn.Sweeps(tolerance=1e-24, max_passes=600)
+each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
+
+
+def one_layer(seed=0):
+    net = random_network(seed, [3, 2])
+    x, y = random_inputs(seed, net)
+    return net, x, y, (net(x) - y).norm(dim=1)
+
+
+# --- closed forms and brute force ------------------------------------------------------------
+
+@pytest.mark.parametrize("delta", [1e-8, 0.1, 10.0])
+@pytest.mark.parametrize("gamma", [1.0, 0.25])
+def test_one_layer_is_the_maximum_over_a_ball(delta, gamma):
+    """½(‖r‖ + √(2δ/γ))², and the dual bound meets it: no gap for a convex U."""
+    net, x, y, r = one_layer()
+    objective = ConstrainedAROVR(delta, potential=lnn.Reweighted([gamma]))
+    values = objective(net, x, y, reduction="none")
+    expected = 0.5 * (r + math.sqrt(2 * delta / gamma)) ** 2
+    torch.testing.assert_close(values, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(objective.certificate.upper, expected.detach(), rtol=1e-6, atol=0)
+    assert (objective.certificate.gap >= 0).all()
+
+
+def test_multiplier_of_the_ball():
+    """z_L − a = βr/(1 − β) has length √(2δ): β = √(2δ)/(‖r‖ + √(2δ)), another one for each sample."""
+    net, x, y, r = one_layer()
+    objective = ConstrainedAROVR(0.3)
+    objective(net, x, y)
+    radius = math.sqrt(0.6)
+    torch.testing.assert_close(objective.certificate.beta, (radius / (r + radius)).detach(), rtol=1e-6, atol=0)
+
+
+def test_linear_loss_has_no_largest_beta():
+    """gᵀz over the ball: gᵀa + ‖g‖√(2δ), however large β = √(2δ)/‖g‖ has to be."""
+    net, x, y, _ = one_layer()
+    for delta in (0.1, 1e4):
+        values = ConstrainedAROVR(delta, loss=lnn.Linear)(net, x, y, "none")
+        expected = (net(x) * y).sum(1) + y.norm(dim=1) * math.sqrt(2 * delta)
+        torch.testing.assert_close(values, expected, rtol=1e-6, atol=0)
+
+
+def trust_region(net, x, y, delta):
+    """max ½‖r + Je‖² s.t. ½‖e‖² ≤ δ for a linear chain: the secular equation, in the eigenbasis of JJᵀ."""
+    W = [weight.detach().numpy() for weight in net.weights]
+    J, columns = np.eye(len(W[-1])), []
+    for weight in reversed(W):
+        columns.append(J)
+        J = J @ weight
+    K = sum(c @ c.T for c in columns)
+    rates, basis = np.linalg.eigh(K)
+    values = []
+    for r in (net(x) - y).detach().numpy() @ basis:
+        def excess(beta):
+            return 0.5 * (beta**2 * rates * (r / (1 - beta * rates)) ** 2).sum() - delta
+        beta = brentq(excess, 0.0, (1 - 1e-12) / rates.max(), xtol=1e-15)
+        values.append(0.5 * ((r / (1 - beta * rates)) ** 2).sum())
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("delta", [0.01, 1.0])
+def test_linear_network_is_a_trust_region_problem(delta):
+    """Three linear layers: U is jointly convex, so the value is exact and the gap closes."""
+    net = random_network(1, [3, 4, 3, 2], lnn.Identity(), scale=0.7)
+    x, y = random_inputs(1, net)
+    objective = ConstrainedAROVR(delta)
+    expected = trust_region(net, x, y, delta)
+    torch.testing.assert_close(objective(net, x, y, "none"), expected, rtol=1e-6, atol=0)
+    assert (objective.certificate.gap < 1e-6 * expected).all()
+
+
+def brute_force(net, x, y, delta):
+    """(7) on a 1-1-1 ReLU network: a fine grid over z_1, the best z_2 in closed form."""
+    (w1, w2), (b1, b2) = ([p.item() for p in group] for group in (net.weights, net.biases))
+    a1 = w1 * x + b1
+    z1 = np.linspace(0, max(a1, 0) + 2 * math.sqrt(2 * delta), 400_001)
+    D1 = 0.5 * z1**2 - z1 * a1 + 0.5 * max(a1, 0) ** 2
+    left = delta - D1
+    residual = np.abs(w2 * z1 + b2 - y)[left >= 0]
+    return 0.5 * ((residual + np.sqrt(2 * left[left >= 0])) ** 2).max()
+
+
+@pytest.mark.parametrize("delta", [0.02, 0.3, 2.0])
+def test_value_and_certificate_bracket_brute_force(delta):
+    """lower ≤ (7) on 25 random 1-1-1 networks; with the exhaustive solver (7) ≤ upper, and most gaps close."""
+    closed = []
+    for seed in range(25):
+        net = random_network(seed, [1, 1, 1], scale=0.8)
+        x, y = random_inputs(seed, net, samples=1)
+        exact = brute_force(net, x.item(), y.item(), delta)
+        assert ConstrainedAROVR(delta)(net, x, y).item() <= exact * (1 + 1e-8)
+        if seed < 8:
+            objective = ConstrainedAROVR(delta, solver=Exhaustive(), steps=24)
+            assert objective(net, x, y).item() <= exact * (1 + 1e-8)
+            assert objective.certificate.upper.item() >= exact * (1 - 1e-8)
+            closed.append(objective.certificate.gap.item() < 1e-4 * exact)
+    assert np.mean(closed) > 0.5
+
+
+# --- properties on random networks -------------------------------------------------------------
+
+@settings(max_examples=25)
+@given(net=networks(max_depth=3), seed=seeds, base=st.sampled_from(POTENTIALS),
+       delta=st.sampled_from([1e-4, 0.05, 1.0]))
+def test_value_is_feasible_and_between_its_bounds(net, seed, base, delta):
+    """z within δ, ℓ(z*) ≤ value = ℓ(z) ≤ upper, for every network and both potentials."""
+    x, y = random_inputs(seed % 2**31, net, samples=2)
+    objective = ConstrainedAROVR(delta, potential=base, steps=20)
+    values = objective(net, x, y, "none").detach()
+    certificate, z = objective.certificate, objective.activations
+    assert (base(net, z) <= delta * (1 + 1e-9)).all()
+    torch.testing.assert_close(values, 0.5 * (z[-1] - y).square().sum(1))
+    torch.testing.assert_close(certificate.lower, values)
+    torch.testing.assert_close(certificate.energy, base(net, z).detach())
+    assert (values >= 0.5 * (net(x) - y).square().sum(1) - 1e-12).all()
+    assert (certificate.upper >= values - 1e-9 * (1 + values)).all()
+
+
+@each_base
+def test_value_never_exceeds_arovr_and_a_budget(base):
+    """Weak duality at any β: ℓ(z) ≤ AROVR_β + δ/β, with AROVR's global optimum."""
+    for seed in range(6):
+        net = random_network(seed, [1, 2, 1], scale=0.6)
+        x, y = random_inputs(seed, net)
+        values = ConstrainedAROVR(0.2, potential=base)(net, x, y, "none")
+        for beta in (0.05, 0.2, 0.4):
+            arovr = lnn.AROVR(beta, potential=base, solver=Exhaustive())(net, x, y, "none")
+            assert (values <= arovr + 0.2 / beta).all()
+
+
+def test_value_grows_with_the_budget_from_the_plain_loss():
+    net = random_network(3, [3, 4, 2], scale=0.7)
+    x, y = random_inputs(3, net)
+    plain = lnn.BackPropagation()(net, x, y, "none")
+    values = [ConstrainedAROVR(delta)(net, x, y, "none") for delta in (1e-10, 1e-2, 1e-1)]
+    torch.testing.assert_close(values[0], plain, rtol=1e-4, atol=1e-4)
+    assert (values[0] < values[1]).all() and (values[1] < values[2]).all()
+
+
+def test_samples_do_not_influence_each_other():
+    """One β a sample: a batch gives what each sample gives alone."""
+    net = random_network(4, [3, 4, 2], scale=0.8)
+    x, y = random_inputs(4, net, samples=4)
+    y[0] *= 100
+    objective = ConstrainedAROVR(0.1, solver=lnn.Sweeps(tolerance=1e-20, max_passes=400))
+    together = objective(net, x, y, "none")
+    alone = torch.stack([objective(net, x[i:i + 1], y[i:i + 1]) for i in range(4)])
+    torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
+
+
+def test_samples_that_run_away_do_not_stop_the_others():
+    """InferenceDiverged ends a whole batch; the search has to find out who did it and go on."""
+    net, x, y, r = one_layer()
+    radius = math.sqrt(0.6)
+    beta = (radius / (r + radius)).detach()
+    border = beta.sort().values[:2].mean()
+
+    class Fragile(lnn.Sweeps):
+        def __call__(self, net, energy, z):
+            if (energy.output.curvature < -border).any():
+                raise lnn.InferenceDiverged("beyond the border")
+            return super().__call__(net, energy, z)
+
+    objective = ConstrainedAROVR(0.3, solver=Fragile())
+    values = objective(net, x, y, "none")
+    inside = beta < border
+    torch.testing.assert_close(objective.certificate.beta, beta.minimum(border), rtol=1e-6, atol=0)
+    torch.testing.assert_close(values[inside], 0.5 * (r + radius)[inside] ** 2, rtol=1e-6, atol=0)
+    assert (objective.certificate.energy[~inside] < 0.29).all()
+
+
+# --- the limits of the multiplier ---------------------------------------------------------------
+
+def test_budget_beyond_the_largest_beta_is_said():
+    """δ = 1e9: β stops at 0.999·γ_L, z stays feasible, part of δ is unused and nothing is certified."""
+    net, x, y, _ = one_layer()
+    objective = ConstrainedAROVR(1e9)
+    values = objective(net, x, y, "none")
+    certificate = objective.certificate
+    torch.testing.assert_close(certificate.beta, torch.full((3,), 0.999, dtype=torch.float64))
+    assert (certificate.energy < 1e9).all() and certificate.upper.isinf().all()
+    assert values.isfinite().all()
+    assert str(certificate) == "largest gap unknown; no upper bound for 3 of 3 samples"
+
+
+def test_interpolated_sample_is_not_certified():
+    """r = 0 keeps z at z* for every β (Proposition 3.3): loss 0, gradient 0, but no bound of 0."""
+    net = random_network(5, [3, 4, 2])
+    x, _ = random_inputs(5, net)
+    objective = ConstrainedAROVR(0.1)
+    value = objective(net, x, net(x).detach())
+    assert value.item() < 1e-20 and objective.certificate.upper.isinf().all()
+    assert all(g.abs().max() < 1e-9 for g in torch.autograd.grad(value, net.weights))
+
+
+# --- gradients and errors ------------------------------------------------------------------------
+
+def gradient(value, net, x):
+    return torch.cat([g.flatten() for g in torch.autograd.grad(value, [*net.parameters(), x])])
+
+
+def test_gradient_of_the_ball():
+    """Autograd through ½(‖r‖ + √(2δ))² against the envelope −(1/β)·∂U/∂θ."""
+    net, x, y, _ = one_layer()
+    x.requires_grad_()
+    expected = 0.5 * ((net(x) - y).norm(dim=1) + math.sqrt(0.6)).square().mean()
+    ours = gradient(ConstrainedAROVR(0.3)(net, x, y), net, x)
+    torch.testing.assert_close(ours, gradient(expected, net, x), rtol=1e-6, atol=1e-8)
+
+
+@each_base
+def test_gradient_against_finite_differences(base):
+    """Two Tanh layers, all parameters along random directions."""
+    net = random_network(6, [2, 3, 2], lnn.Tanh(), scale=0.7)
+    x, y = random_inputs(6, net)
+    objective = ConstrainedAROVR(0.1, potential=base, solver=EXACT, steps=44)
+    gradients = torch.autograd.grad(objective(net, x, y), list(net.parameters()))
+    generator = torch.Generator().manual_seed(0)
+    for parameter, ours in zip(net.parameters(), gradients):
+        direction, values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64), []
+        for sign in (1, -1):
+            with torch.no_grad():
+                parameter += sign * 1e-4 * direction
+                values.append(objective(net, x, y).item())
+                parameter -= sign * 1e-4 * direction
+        assert (values[0] - values[1]) / 2e-4 == pytest.approx((ours * direction).sum().item(), rel=1e-5, abs=1e-6)
+
+
+def test_gradient_without_a_multiplier_is_back_propagations():
+    """A budget too small for any β must not leave a sample without gradient."""
+    net, x, y, _ = one_layer()
+    x.requires_grad_()
+    objective = ConstrainedAROVR(1e-30)
+    ours = gradient(objective(net, x, y), net, x)
+    assert (objective.certificate.beta == 0).all()
+    torch.testing.assert_close(ours, gradient(lnn.BackPropagation()(net, x, y), net, x))
+
+
+@pytest.mark.parametrize("delta", [0.0, -1.0, math.inf, math.nan])
+def test_bad_budgets_are_refused(delta):
+    with pytest.raises(ValueError, match=f"delta={delta} must be positive"):
+        ConstrainedAROVR(delta)
+
+
+def test_tilted_potential_is_refused():
+    """(7) measures U from zero; a tilted U starts elsewhere."""
+    with pytest.raises(ValueError, match="not zero at the forward pass"):
+        ConstrainedAROVR(0.1, potential=lnn.Tilted([None]))
+
+
+def test_potential_that_does_not_fit_is_refused():
+    net, x, y, _ = one_layer()
+    with pytest.raises(ValueError, match="gamma has 2 entries for 1 layers"):
+        ConstrainedAROVR(0.1, potential=lnn.Reweighted([1.0, 1.0]))(net, x, y)
+
+
+def test_loss_with_a_weight_for_every_sample():
+    """What the search rests on: (batch, 1) weights act sample by sample, and the border is the worst of them."""
+    net, x, y, _ = one_layer()
+    beta = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
+    energy = lnn.FenchelYoung() + -beta[:, None] * lnn.Euclidean(y)
+    z, _ = lnn.infer(net, x, energy, solver=EXACT)
+    for i in range(3):
+        row = slice(i, i + 1)
+        alone = lnn.FenchelYoung() - beta[i].item() * lnn.Euclidean(y[row])
+        z_alone, _ = lnn.infer(net, x[row], alone, solver=EXACT)
+        torch.testing.assert_close(z[1][row], z_alone[1])
+        torch.testing.assert_close(energy(net, z)[row], alone(net, z_alone))
+    with pytest.raises(ValueError, match="curvature -1.5"):
+        lnn.infer(net, x, lnn.FenchelYoung() + -torch.tensor([[0.1], [1.5], [0.2]]) * lnn.Euclidean(y))

@@ -1,0 +1,308 @@
+"""Experiments: what names a record, what survives a kill, what is run again; on tiny runs."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+import lnn_core as lnn
+from lnn_core import data, experiments
+from lnn_core.experiments import METHODS, Run, execute, load, save, sweep
+from lnn_core.training import stream
+
+RUNS = [Run(method=method, dataset="digits", samples=100, epochs=2, hidden=(8,)) for method in METHODS]
+BY_METHOD = dict(zip(METHODS, RUNS))
+TINY = BY_METHOD["arovr"]
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+def timeless(record):
+    """A record without what differs from run to run."""
+    return {name: value for name, value in record.items() if name != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    """A folder with the records of one run of each method, computed one after the other."""
+    folder = tmp_path_factory.mktemp("records")
+    return folder, sweep(RUNS, folder, jobs=1)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The runs that are executed during the test."""
+    runs = []
+
+    def count(run):
+        runs.append(run)
+        return {"config": run.config, "result": {}}
+
+    monkeypatch.setattr(experiments, "execute", count)
+    return runs
+
+
+# --- what a run is -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "unused"), [
+    ("backprop", {"beta": 0.1, "alpha": 0.2, "tilt_sd": 0.3, "gamma": (1.0, 2.0), "solver": "paper"}),
+    ("rovr", {"alpha": 0.2, "tilt_sd": 0.3}), ("arovr", {"alpha": 0.2, "tilt_sd": 0.3}),
+    ("arovr_ab", {"tilt_sd": 0.3})])
+def test_unused_settings_do_not_matter(method, unused):
+    """If it fails, equal runs have different records and are computed twice."""
+    plain = Run(method=method)
+    assert Run(method=method, **unused) == plain and Run(method=method, **unused).key == plain.key
+    assert not set(unused) & set(plain.config)
+
+
+@pytest.mark.parametrize("change", [
+    {"dataset": "digits"}, {"samples": 1}, {"seed": 1}, {"method": "rovr"}, {"beta": 0.1},
+    {"alpha": 0.1}, {"tilt_sd": 0.25}, {"gamma": (1.0, 1.0, 2.0)}, {"solver": "paper"},
+    {"hidden": (8,)}, {"init": "normal"}, {"batch": 20}, {"epochs": 1}, {"pretraining": 1},
+    {"learning_rate": 1e-3}], ids=lambda change: next(iter(change)))
+def test_used_settings_name_the_record(change):
+    """If it fails, different runs share a record and a table shows the wrong one."""
+    run = Run(method="arovr_abg")
+    assert dataclasses.replace(run, **change).key != run.key
+    assert len(dataclasses.fields(Run)) == 15, "a new setting: does it name the record?"
+
+
+def test_settings_of_none_leave_the_key_alone():
+    """If it fails, a setting added later renames all records of today."""
+    @dataclasses.dataclass(frozen=True)
+    class Later(Run):
+        added: float | None = None
+
+    assert Later().key == Run().key and Later(added=1.0).key != Run().key
+    assert "gamma" not in Run().config
+
+
+def test_key_survives_json():
+    """If it fails, a record read back does not belong to its own run."""
+    run = Run(gamma=(1.0, 0.5, 2.0))
+    assert json.loads(json.dumps(run.config)) == run.config
+    assert run.key == Run(gamma=(1.0, 0.5, 2.0)).key and len(run.key) == 16
+
+
+def test_objectives_are_the_configured_ones():
+    """If it fails, a record is about another objective than its name says."""
+    run = Run(method="arovr_abg", beta=0.2, alpha=0.4, tilt_sd=0.1, gamma=(1.0, 2.0, 3.0), solver="paper")
+    built = run.objective()
+    assert isinstance(built, lnn.TargetedAROVR) and (built.alpha, built.beta) == (0.4, 0.2)
+    assert built.tilt.sd == 0.1 and built.solver == lnn.paper_sweeps(20)
+    assert built.potential.gamma == (1.0, 2.0, 3.0)
+    kinds = {"backprop": lnn.BackPropagation, "rovr": lnn.ROVR, "arovr": lnn.AROVR,
+             "arovr_ab": lnn.TargetedAROVR, "arovr_abg": lnn.TargetedAROVR}
+    assert {method: type(Run(method=method).objective()) for method in METHODS} == kinds
+    assert Run(method="arovr_ab").objective().tilt is None
+    assert isinstance(Run().objective().solver, lnn.Sweeps)
+
+
+@pytest.mark.parametrize("settings", [{"method": "sgd"}, {"solver": "newton"}], ids=str)
+def test_unknown_names_are_refused(settings):
+    """If it fails, a typo is found out after hours, or never."""
+    name, = settings
+    with pytest.raises(ValueError, match=f"{name}='{settings[name]}' must be one of"):
+        Run(**settings)
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"method": "arovr_ab", "alpha": None}, "method='arovr_ab' needs a value for alpha"),
+    ({"beta": None, "solver": None}, "needs a value for beta, solver"),
+    ({"beta": -1.0}, "beta=-1.0 must be positive"), ({"gamma": (1.0, 0.0, 1.0)}, "gamma_2=0.0"),
+    ({"method": "arovr_abg", "alpha": 1.5}, "alpha=1.5"),
+    ({"method": "arovr_abg", "tilt_sd": 0.0}, "sd=0.0"),
+], ids=str)
+def test_settings_out_of_bounds_are_refused(settings, message):
+    """If it fails, a bad setting is found out after the pretraining."""
+    with pytest.raises(ValueError, match=message):
+        Run(**settings)
+
+
+# --- what a run does -----------------------------------------------------------------------------
+
+
+def test_methods_are_paired(monkeypatch):
+    """Same samples, same initial weights, same attacks: if it fails, paired tests compare nothing."""
+    seen = []
+
+    def spy(net, objective, train, *_, generator, **__):
+        seen.append((train.x, train.y, *(p.detach().clone() for p in net.parameters()),
+                     torch.randperm(100, generator=generator)))
+        return lnn.training.History([1.0], *([[0.5]] * 5))
+
+    monkeypatch.setattr(experiments, "fit", spy)
+    for run in RUNS:
+        execute(run)
+    for other in seen[1:]:
+        assert all(map(torch.equal, seen[0], other))
+    execute(dataclasses.replace(TINY, seed=1))
+    assert not torch.equal(seen[0][1], seen[-1][1]) and not torch.equal(seen[0][2], seen[-1][2])
+    assert not torch.equal(seen[0][-1], seen[-1][-1])
+
+
+@each_method
+def test_same_configuration_same_record(records, method):
+    """If it fails, the published numbers cannot be computed again."""
+    run = BY_METHOD[method]
+    assert timeless(execute(run)) == timeless(load(run, records[0]))
+
+
+@each_method
+def test_record_holds_the_best_epoch(records, method):
+    """If it fails, tables show another epoch than the best validated one."""
+    record = load(BY_METHOD[method], records[0])
+    history, result = record["history"], record["result"]
+    best = history["validation"].index(max(history["validation"]))
+    assert result == {"best_epoch": best + 1, "validation": history["validation"][best],
+                      "test": history["test"][best]}
+    assert {len(values) for values in history.values()} == {2}
+    assert record["seconds"] > 0 and record["versions"]["torch"] == torch.__version__
+    assert "digits" in record["data"]["source"]
+
+
+def test_a_record_by_hand(records):
+    """Back-propagation with torch alone on the same samples: if it fails, the run does something else."""
+    digits = data.load("digits")
+    train = digits.subset(100, 0)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
+    start = lnn.LiftedNetwork([64, 8, 10], generator=stream(0, "weights"))
+    with torch.no_grad():
+        for layer, weight in zip((net[0], net[2]), start.weights):
+            layer.weight.copy_(weight)
+            layer.bias.zero_()
+    optimizer, order = torch.optim.Adam(net.parameters(), lr=2e-4), stream(0, "batches")
+    losses = []
+    for _ in range(2):
+        total = 0.0
+        for rows in torch.randperm(100, generator=order).split(50):
+            loss = (net(train.x[rows]) - torch.eye(10)[train.y[rows]]).square().sum(1).mean() / 2
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(rows)
+        losses.append(total / 100)
+    history = records[1][0]["history"]
+    assert history["objective"] == pytest.approx(losses, rel=1e-5)
+    correct = (net(digits.test.x).argmax(1) == digits.test.y).float().mean().item()
+    assert history["test"][-1] == pytest.approx(correct, abs=1e-6)
+
+
+def test_pretraining_comes_first(records):
+    """If it fails, "with pretraining" starts from random weights."""
+    run = dataclasses.replace(TINY, pretraining=2, epochs=1)
+    record = execute(run)
+    assert record["pretraining"]["objective"] == records[1][0]["history"]["objective"]
+    assert record["history"]["objective"][0] < load(TINY, records[0])["history"]["objective"][0]
+
+
+# --- records on disk -----------------------------------------------------------------------------
+
+
+def test_killed_between_write_and_replace(tmp_path):
+    """SIGKILL at the worst moment: if it fails, half a record passes for a whole one."""
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        from lnn_core.experiments import Run, save
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        run = Run()
+        save({"config": run.config}, Path(sys.argv[1]) / f"{run.key}.json")
+    """)
+    path = os.pathsep.join([str(Path(lnn.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)],
+                            env={**os.environ, "PYTHONPATH": path}, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert load(Run(), tmp_path) is None and not list(tmp_path.glob("*.json"))
+    save({"config": Run().config}, tmp_path / f"{Run().key}.json")
+    assert load(Run(), tmp_path) == {"config": Run().config}
+
+
+@pytest.mark.parametrize("record", [{"accuracy": float("nan")}, {"net": object()}], ids=["nan", "object"])
+def test_what_is_no_json_leaves_nothing(tmp_path, record):
+    """If it fails, a failed write leaves a file behind or destroys the record that was there."""
+    path = tmp_path / "record.json"
+    with pytest.raises((ValueError, TypeError)):
+        save(record, path)
+    assert list(tmp_path.iterdir()) == []
+    save({"good": 1}, path)
+    with pytest.raises((ValueError, TypeError)):
+        save(record, path)
+    assert list(tmp_path.iterdir()) == [path] and json.loads(path.read_text()) == {"good": 1}
+
+
+def test_readers_see_all_or_nothing(tmp_path, monkeypatch):
+    """The record is complete before it has its name: if it fails, a reader can meet half of it."""
+    path, seen, replace = tmp_path / "record.json", [], os.replace
+
+    def watch(source, target):
+        seen.append((path.exists(), json.loads(Path(source).read_text())))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watch)
+    save({"value": 1}, path)
+    assert seen == [(False, {"value": 1})] and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"config": {"seed": 0', b"[1, 2]", b"null", b"{}",
+                                     b"\xff\xfe\x00"], ids=str)
+def test_damaged_record_is_named(tmp_path, counted, content):
+    """If it fails, a damaged file is taken for a result, or silently overwritten."""
+    path = tmp_path / f"{TINY.key}.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged") as error:
+        sweep([TINY], tmp_path)
+    assert str(path) in str(error.value)
+    assert path.read_bytes() == content and not counted
+
+
+def test_record_of_another_configuration_is_named(tmp_path, counted):
+    """If it fails, a copied or renamed record stands for a run that it is not."""
+    path = tmp_path / f"{TINY.key}.json"
+    save({"config": Run().config}, path)
+    with pytest.raises(ValueError, match="another configuration") as error:
+        sweep([TINY], tmp_path)
+    assert str(path) in str(error.value) and not counted
+
+
+# --- sweeps --------------------------------------------------------------------------------------
+
+
+def test_only_what_is_missing_is_run(tmp_path, counted):
+    """If it fails, a sweep that was stopped starts again from the beginning, or skips runs."""
+    sweep(RUNS[:2], tmp_path, jobs=1)
+    (tmp_path / f"{RUNS[0].key}.json").unlink()
+    counted.clear()
+    found = sweep([*RUNS, RUNS[3]], tmp_path, jobs=1)
+    assert sorted(run.method for run in counted) == sorted(run.method for run in (RUNS[0], *RUNS[2:]))
+    assert [record["config"] for record in found] == [run.config for run in [*RUNS, RUNS[3]]]
+    counted.clear()
+    assert sweep(RUNS, tmp_path, jobs=1) == found[:-1] and not counted
+
+
+def test_a_stopped_sweep_keeps_what_is_done(tmp_path, monkeypatch, counted):
+    """Ctrl-C in the third run: if it fails, finished runs are lost."""
+    count = experiments.execute
+
+    def stop_at_third(run):
+        if len(counted) == 2:
+            raise KeyboardInterrupt
+        return count(run)
+
+    monkeypatch.setattr(experiments, "execute", stop_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(RUNS, tmp_path, jobs=1)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(run.key for run in RUNS[:2])
+
+
+def test_processes_compute_the_same_records(tmp_path, records):
+    """Two at a time: if it fails, results depend on how runs are spread over cores."""
+    parallel = sweep(RUNS[:2], tmp_path, jobs=2)
+    assert [timeless(record) for record in parallel] == [timeless(record) for record in records[1][:2]]

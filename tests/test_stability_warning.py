@@ -1,0 +1,145 @@
+"""StabilityWarning: β beyond the border is announced, and only then, and costs nothing below it.
+
+The border of the oracle is that of linear networks, 1/λ_max of I + Σ_k J_k J_kᵀ with the J_k
+multiplied out here, or, for a ReLU network with one unit a layer, arithmetic in the test's comment.
+"""
+
+import warnings
+
+import pytest
+import torch
+from strategies import random_inputs, random_network
+
+import lnn_core as lnn
+from lnn_core import data, objectives
+from lnn_core.inference import InferenceDiverged, Report
+from lnn_core.objectives import StabilityWarning
+from lnn_core.training import fit, stream, train_epoch
+
+SIZES = (5, 4, 6, 3)
+
+
+@pytest.fixture
+def linear():
+    """A linear network, samples, and its exact border for γ = 1."""
+    net = random_network(3, SIZES, lnn.Identity())
+    W1, W2 = (net.weight(k).detach() for k in (2, 3))
+    K = torch.eye(3, dtype=torch.float64) + W2 @ W2.T + W2 @ W1 @ W1.T @ W2.T
+    return net, *random_inputs(3, net, samples=6), float(1 / torch.linalg.eigvalsh(K)[-1])
+
+
+def switches(dtype):
+    """1-1-1, W = 1 and 3: the hidden unit is on for x > 0, border 1/(1 + 9), off for x < 0, border 1.
+
+    At β = 0.2 a pass multiplies z_1 by 9·β/(1 − β) = 2.25 where the unit is on.
+    """
+    net = lnn.LiftedNetwork([1, 1, 1], dtype=dtype)
+    with torch.no_grad():
+        net.weight(1).fill_(1.0)
+        net.weight(2).fill_(3.0)
+    x = torch.tensor([[1.0]] * 3 + [[-1.0]] * 7, dtype=dtype)
+    return net, x, torch.ones_like(x)
+
+
+@pytest.mark.parametrize("objective", [
+    lambda beta: lnn.AROVR(beta), lambda beta: lnn.AROVR(beta, solver=lnn.paper_sweeps(20)),
+    lambda beta: lnn.AROVR(beta, potential=lnn.LeastSquares())], ids=["sweeps", "paper", "least squares"])
+def test_warns_beyond_the_exact_border_and_not_before(linear, objective):
+    """A user could not tell a finite maximum from one that inference never reaches."""
+    net, x, y, border = linear
+    with pytest.warns(StabilityWarning, match="beyond the border of stability for up to 100 %"):
+        objective(1.2 * border)(net, x, y)
+    objective(0.7 * border)(net, x, y)  # warnings are errors
+
+
+def test_names_the_share_of_the_batch():
+    """Three runaways in a batch are another matter than all of it."""
+    with pytest.warns(StabilityWarning, match="beta=0.2 is .* for up to 30 % of a batch"):
+        lnn.AROVR(0.2)(*switches(torch.float64))
+
+
+def test_points_at_the_caller():
+    """A warning that names a line of the library does not say which call to mend."""
+    with pytest.warns(StabilityWarning) as caught:
+        lnn.AROVR(0.2)(*switches(torch.float64))
+    assert caught[0].filename == __file__
+
+
+def test_is_about_the_reweighted_and_tilted_potential(linear):
+    """γ moves the border (by its factor, when uniform), a linear tilt does not."""
+    net, x, y, border = linear
+    tilt = [torch.full((size,), 0.1, dtype=torch.float64) for size in SIZES[1:]]
+
+    def objective(gamma):
+        return lnn.AROVR(1.2 * border, potential=lnn.Tilted(tilt, lnn.Reweighted([gamma] * 3)))
+
+    objective(2.0)(net, x, y)
+    with pytest.warns(StabilityWarning):
+        objective(1.0)(net, x, y)
+
+
+def test_targeted_objectives_are_concave_above_one_half(linear):
+    """AROVR_{α,β} adds curvature β(2α − 1): beyond the border for α near 1, never for α < ½."""
+    net, x, _, border = linear
+    labels = torch.arange(len(x)) % SIZES[-1]
+    with pytest.warns(StabilityWarning):
+        lnn.TargetedAROVR(0.9, 1.2 * border / 0.8)(net, x, labels)
+    lnn.TargetedAROVR(0.6, 1.2 * border)(net, x, labels)
+    lnn.TargetedAROVR(0.49, 50 * border)(net, x, labels)
+    lnn.ROVR(50 * border)(net, x, labels)
+
+
+def test_an_unknown_potential_is_left_alone(linear):
+    """A potential of the user's own has no known border: that is no reason to fail."""
+    class Own(lnn.Potential):
+        terms, error, respond = (getattr(lnn.LeastSquares, name) for name in ("terms", "error", "respond"))
+
+    net, x, y, border = linear
+    lnn.AROVR(1.2 * border, potential=Own())(net, x, y)
+
+
+def test_runaway_activations_raise():
+    """9·β/(1 − β) = 81 a pass leaves float32 after 11 passes: NaN would poison the weights."""
+    with pytest.raises(InferenceDiverged, match="3 of 10 samples ran away"):
+        lnn.AROVR(0.9)(*switches(torch.float32))
+
+
+def test_an_energy_that_overflows_raises():
+    """Activations may still be finite where their squares are not: the loss would be −∞ or NaN."""
+    def solver(net, energy, z):
+        z[1:] = [torch.full_like(z_k, 1e30) for z_k in z[1:]]
+        return Report(1, torch.zeros(len(z[0])), torch.ones(len(z[0]), dtype=torch.bool))
+
+    with pytest.raises(InferenceDiverged, match="energy is no longer finite"):
+        lnn.AROVR(0.2, solver=solver)(*switches(torch.float32))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def test_ordinary_training_never_asks_for_the_border(digits, monkeypatch):
+    """The border of a sample costs as much as a pass: training at β = ¼ must not pay for it."""
+    def asked(*_, **__):
+        raise AssertionError("stability_threshold was called")
+
+    monkeypatch.setattr(objectives, "stability_threshold", asked)
+    net = lnn.LiftedNetwork([digits.dim, 32, 32, 10], generator=stream(0, "weights"))
+    train = digits.subset(500, 0)
+    history = fit(net, lnn.AROVR(0.25), train, digits.validation, digits.test, epochs=20,
+                  learning_rate=3e-3)
+    assert history.train[-1] > 0.95 and min(history.converged) < 1
+
+
+def test_training_beyond_the_border_does_not_flood(digits):
+    """Python shows a text once: the text may not change with every batch."""
+    net = lnn.LiftedNetwork([digits.dim, 32, 32, 10], generator=stream(0, "weights"))
+    train = digits.subset(500, 0)
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    for _ in range(10):
+        train_epoch(net, lnn.BackPropagation(), train, optimizer, 50, stream(0, "batches"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        train_epoch(net, lnn.AROVR(0.6), train, optimizer, 5, stream(0, "batches"))
+    assert 1 <= len([one for one in caught if one.category is StabilityWarning]) <= 10

@@ -1,0 +1,155 @@
+"""Training, against hand-written loops and the pairing of seeds that the tables rest on."""
+
+import pytest
+import torch
+
+import lnn_core as lnn
+from lnn_core.data import Split
+from lnn_core.training import History, accuracy, fit, stream, train_epoch
+
+
+def blobs(n, seed):
+    """Three classes around three corners: easy to learn."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 3
+    return Split(torch.eye(3)[y] + 0.3 * torch.randn(n, 3, generator=generator), y)
+
+
+TRAIN, VALIDATION, TEST = blobs(50, 0), blobs(30, 1), blobs(30, 2)
+
+
+def network(seed=0):
+    return lnn.LiftedNetwork([3, 8, 3], generator=stream(seed, "weights"))
+
+
+def objectives():
+    return [lnn.BackPropagation(), lnn.ROVR(0.25), lnn.AROVR(0.25),
+            lnn.TargetedAROVR(0.49, 0.25, lnn.Targeted(stream(0, "attack")),
+                              tilt=lnn.GaussianTilt(1 / 16, generator=stream(0, "tilt")))]
+
+
+each_objective = pytest.mark.parametrize("number", range(4), ids=map(repr, objectives()))
+
+
+def trained(objective, epochs=5, **options):
+    net = network()
+    history = fit(net, objective, TRAIN, VALIDATION, TEST, epochs=epochs, batch=20,
+                  learning_rate=0.01, generator=stream(0, "batches"), **options)
+    return net, history
+
+
+@each_objective
+def test_training_lowers_the_objective(number):
+    """If it fails, gradients or the optimizer point elsewhere than down."""
+    net, history = trained(objectives()[number], epochs=15)
+    assert history.objective[-1] < 0.6 * history.objective[0]
+    assert history.test[-1] > 0.8 and history.test[-1] == accuracy(net, TEST)
+
+
+@each_objective
+def test_training_is_deterministic(number):
+    """If it fails, a configuration does not determine its record."""
+    (one, first), (two, second) = trained(objectives()[number]), trained(objectives()[number])
+    assert first == second
+    assert all(map(torch.equal, one.parameters(), two.parameters()))
+
+
+def test_an_epoch_by_hand():
+    """Adam on the mean loss of every mini-batch: if it fails, the short last one is lost or overweighted."""
+    net, twin = network(), network()
+    optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
+    order = torch.randperm(50, generator=stream(7, "batches"))
+    total = 0.0
+    for rows in (order[:20], order[20:40], order[40:]):
+        y = torch.nn.functional.one_hot(TRAIN.y[rows], 3).float()
+        losses = (twin(TRAIN.x[rows]) - y).square().sum(1) / 2
+        optimizer.zero_grad()
+        losses.mean().backward()
+        optimizer.step()
+        total += losses.sum().item()
+    value, passes, converged = train_epoch(net, lnn.BackPropagation(), TRAIN,
+                                           torch.optim.Adam(net.parameters(), lr=0.01), 20,
+                                           stream(7, "batches"))
+    assert (value, passes, converged) == (pytest.approx(total / 50, rel=1e-5), 0, 1)
+    for ours, theirs in zip(net.parameters(), twin.parameters()):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_methods_see_the_same_batches():
+    """If it fails, runs of different methods with equal seeds are not paired."""
+    seen = {}
+    for objective in objectives():
+        batches = seen.setdefault(repr(objective), [])
+        call = type(objective).__call__
+
+        class Spy(type(objective)):
+            def __call__(self, net, x, y, _call=call, _batches=batches):
+                _batches.append(x.clone())
+                return _call(self, net, x, y)
+
+        objective.__class__ = Spy
+        trained(objective, epochs=2)
+    first, *others = seen.values()
+    assert len(first) == 6
+    for other in others:
+        assert all(map(torch.equal, first, other))
+
+
+def test_streams_are_independent_and_repeatable():
+    """If it fails, methods that draw attacks change the order of samples, or seeds share draws."""
+    state = torch.get_rng_state()
+    draws = {(seed, purpose): torch.randn(4, generator=stream(seed, purpose)).tolist()
+             for seed in (0, 1, 11) for purpose in ("weights", "batches", "attack", "1/attack")}
+    assert len({tuple(draw) for draw in draws.values()}) == len(draws)
+    assert torch.randn(4, generator=stream(1, "attack")).tolist() == draws[1, "attack"]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_caller_seed_decides_nothing():
+    """If it fails, a run depends on torch.manual_seed as well as on its configuration."""
+    torch.manual_seed(1)
+    _, first = trained(objectives()[3])
+    torch.manual_seed(2)
+    _, second = trained(objectives()[3])
+    assert first == second
+
+
+@pytest.mark.parametrize(("validation", "best"), [
+    ([0.5], 1), ([0.1, 0.9, 0.3, 0.9], 2), ([0.9, 0.9], 1), ([0.1, 0.2, 0.3], 3)], ids=str)
+def test_best_epoch_is_the_first_maximum(validation, best):
+    """If it fails, the tables report the accuracy of another epoch."""
+    assert History(validation=validation).best_epoch == best
+
+
+def test_history_has_an_entry_an_epoch():
+    """If it fails, curves and tables are out of step with epochs."""
+    seen = []
+    _, history = trained(lnn.AROVR(0.25), epochs=4,
+                         on_epoch=lambda epoch, h: seen.append((epoch, len(h.test))))
+    assert {name: len(values) for name, values in vars(history).items()} == dict.fromkeys(vars(history), 4)
+    assert seen == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert all(passes >= 1 for passes in history.passes)
+    assert all(0 <= share <= 1 for share in history.converged + history.train + history.validation)
+
+
+def test_share_of_converged_samples():
+    """If it fails, training does not tell that inference was cut short."""
+    _, history = trained(lnn.AROVR(0.25, solver=lnn.paper_sweeps(1)), epochs=1)
+    assert history.passes == [1] and history.converged[0] < 0.5
+    _, history = trained(lnn.AROVR(0.25, solver=lnn.paper_sweeps(40)), epochs=1)
+    assert history.passes == [40] and history.converged[0] > 0.9
+
+
+def test_accuracy_counts_the_largest_output():
+    """If it fails, reported accuracies are of something else."""
+    net = lnn.LiftedNetwork([3, 3])
+    with torch.no_grad():
+        net.weight(1).copy_(torch.eye(3))
+    assert accuracy(net, Split(torch.eye(3)[[0, 1, 2, 2]], torch.tensor([0, 1, 2, 0]))) == 0.75
+
+
+@pytest.mark.parametrize(("epochs", "batch"), [(0, 10), (-1, 10), (3, 0)])
+def test_bad_settings(idle, epochs, batch):
+    """If it fails, "no training" passes for a trained network."""
+    with pytest.raises(ValueError, match=f"epochs={epochs} and batch={batch}"):
+        fit(network(), lnn.BackPropagation(), TRAIN, VALIDATION, TEST, epochs=epochs, batch=batch)
