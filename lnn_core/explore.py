@@ -172,7 +172,7 @@ class TwoUnit:
         return torch.full((1, 1), float(value), dtype=torch.float64)
 
 
-def draw_landscape(beta: float = 0.3, x: float = 1.0, y: float = 2.0, w1: float = 1.0,
+def draw_landscape(beta: float = 0.25, x: float = 1.0, y: float = 2.0, w1: float = 1.0,
                    passes: int = 3) -> Figure:
     """Contours of U + βℓ and U − βℓ over (z_1, z_2), with z*, the optimum, and the sweeps.
 

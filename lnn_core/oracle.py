@@ -219,7 +219,7 @@ def _polish(E: Callable[[np.ndarray], np.ndarray], z: np.ndarray, step: np.ndarr
     """Pattern search from each row of z, shape (starts, d), hurried by Newton's steps.
 
     Goes to the best of the 3^d points around z, or to the stationary point of the quadratic
-    fitted to them if that is better; where z itself is best, the pattern shrinks.
+    fitted to them if that is better; where nothing is gained, the pattern shrinks.
     """
     d = z.shape[1]
     pattern = np.array(list(product([0.0, -1.0, 1.0], repeat=d)))      # row 0 is z itself
@@ -236,7 +236,9 @@ def _polish(E: Callable[[np.ndarray], np.ndarray], z: np.ndarray, step: np.ndarr
         H[:, i, j] = coefficients[:, d:]
         inverse = np.linalg.pinv(H + np.swapaxes(H, 1, 2), hermitian=True)
         guess = (z - size * (inverse @ coefficients[:, :d, None])[..., 0]).clip(low, high)
-        better = E(guess) < values[rows, best]
+        guessed = E(guess)
+        better = guessed < values[rows, best]
         z = np.where(better[:, None], guess, around[rows, best])
-        scale = np.where((best == 0) & ~better, scale / 4, scale)
+        gain = values[:, 0] - np.where(better, guessed, values[rows, best])
+        scale = np.where(gain > 1e-14 * (1 + np.abs(values[:, 0])), scale, scale / 4)
     return z

@@ -38,8 +38,8 @@ def box(lower: float, upper: float) -> Unit:
                 lambda a: ((a > lower) & (a < upper)).to(a.dtype), lower, upper)
 
 
-TANH = Unit(lambda z: z * torch.atanh(z) + torch.log(1 - z**2) / 2, lambda a: torch.log(torch.cosh(a)),
-            torch.tanh, lambda a: 1 / torch.cosh(a) ** 2, -1.0, 1.0)
+TANH = Unit(lambda z: z * torch.atanh(z) + torch.log(1 - z**2) / 2,
+            lambda a: torch.log(torch.cosh(a)), torch.tanh, lambda a: 1 / torch.cosh(a) ** 2, -1.0, 1.0)
 
 
 def unit(net: lnn.LiftedNetwork, k: int) -> Unit:
@@ -87,6 +87,11 @@ def block_form(net):
     return W, W0, torch.cat([bias.detach() for bias in net.biases])
 
 
+def kind_of(base: lnn.Potential) -> str:
+    """The name that Model has for one of the two potentials."""
+    return {lnn.FenchelYoung: "fenchel-young", lnn.LeastSquares: "least-squares"}[type(base)]
+
+
 class Model(NamedTuple):
     """A network potential Σ_k γ_k D_k + gᵀz, and w·½‖z_L − y‖² for each (w, y) of ``loss``."""
 
@@ -127,7 +132,8 @@ class Model(NamedTuple):
         z = list(z)
         for k in range(net.depth, 0, -1):
             G, a, gamma = unit(net, k), preactivation(net, k, z), self.gamma_of(k)
-            push = sum(self.error(net, child, z) @ W for child, W in outgoing(net, k)) - self.g_of(k)
+            push = sum(self.error(net, child, z) @ W for child, W in outgoing(net, k))
+            push = push - self.g_of(k)
             curvature = 0.0
             if k == net.depth:
                 push = push + sum(w * y for w, y in self.loss)

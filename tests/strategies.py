@@ -34,6 +34,21 @@ def random_inputs(seed, net, samples=3):
             torch.randn(samples, net.sizes[-1], generator=generator, dtype=dtype))
 
 
+def gammas(net, seed=0, units=False):
+    """Random positive weights, one a layer or one a unit."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [(size,) if units else () for size in net.sizes[1:]]
+    drawn = [0.3 + 2 * torch.rand(size, generator=generator, dtype=torch.float64) for size in sizes]
+    return drawn if units else [entry.item() for entry in drawn]
+
+
+def tilts(net, seed=0):
+    """A push on every other layer, the first one included."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(size, generator=generator, dtype=torch.float64) if k % 2 else None
+            for k, size in enumerate(net.sizes[1:], 1)]
+
+
 @st.composite
 def networks(draw, outputs=(lnn.Identity(),), max_depth=4, scales=(0.3, 1.2)):
     """Depth 1 to ``max_depth``, up to 4 units a layer, skip connections in half of them."""

@@ -129,7 +129,7 @@ def test_respond_is_an_argmin(G, q):
 @each_function
 def test_respond_takes_one_curvature_a_unit(G):
     """If it fails, per-unit gamma breaks inference."""
-    b, q = preactivations(12).reshape(3, 4), torch.tensor([0.0, -0.5, 1.0, 2.0], dtype=torch.float64)
+    b, q = preactivations(12).reshape(3, 4), torch.tensor([0.0, -0.5, 1.0, 2.0]).double()
     expected = torch.stack([G.respond(b[:, i], float(q[i])) for i in range(4)], 1)
     torch.testing.assert_close(G.respond(b, q), expected)
 

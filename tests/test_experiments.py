@@ -17,8 +17,9 @@ from lnn_core import data, experiments
 from lnn_core.experiments import METHODS, Run, execute, load, save, sweep
 from lnn_core.training import stream
 
-RUNS = [Run(method=method, dataset="digits", samples=100, epochs=2, hidden=(8,)) for method in METHODS]
-BY_METHOD = dict(zip(METHODS, RUNS))
+BY_METHOD = {method: Run(method=method, dataset="digits", samples=100, epochs=2, hidden=(8,))
+             for method in METHODS}
+RUNS = list(BY_METHOD.values())
 TINY = BY_METHOD["arovr"]
 each_method = pytest.mark.parametrize("method", METHODS)
 
@@ -52,7 +53,7 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize(("method", "unused"), [
-    ("backprop", {"beta": 0.1, "alpha": 0.2, "tilt_sd": 0.3, "gamma": (1.0, 2.0), "solver": "paper"}),
+    ("backprop", {"beta": 0.1, "alpha": 0.2, "tilt_sd": 0.3, "gamma": (1.0,), "solver": "paper"}),
     ("rovr", {"alpha": 0.2, "tilt_sd": 0.3}), ("arovr", {"alpha": 0.2, "tilt_sd": 0.3}),
     ("arovr_ab", {"tilt_sd": 0.3})])
 def test_unused_settings_do_not_matter(method, unused):
@@ -93,7 +94,8 @@ def test_key_survives_json():
 
 def test_objectives_are_the_configured_ones():
     """If it fails, a record is about another objective than its name says."""
-    run = Run(method="arovr_abg", beta=0.2, alpha=0.4, tilt_sd=0.1, gamma=(1.0, 2.0, 3.0), solver="paper")
+    run = Run(method="arovr_abg", beta=0.2, alpha=0.4, tilt_sd=0.1, gamma=(1.0, 2.0, 3.0),
+              solver="paper")
     built = run.objective()
     assert isinstance(built, lnn.TargetedAROVR) and (built.alpha, built.beta) == (0.4, 0.2)
     assert built.tilt.sd == 0.1 and built.solver == lnn.paper_sweeps(20)
@@ -169,7 +171,7 @@ def test_record_holds_the_best_epoch(records, method):
 
 
 def test_a_record_by_hand(records):
-    """Back-propagation with torch alone on the same samples: if it fails, the run does something else."""
+    """Back-propagation with torch alone: if it fails, a run does something else."""
     digits = data.load("digits")
     train = digits.subset(100, 0)
     net = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
@@ -225,7 +227,8 @@ def test_killed_between_write_and_replace(tmp_path):
     assert load(Run(), tmp_path) == {"config": Run().config}
 
 
-@pytest.mark.parametrize("record", [{"accuracy": float("nan")}, {"net": object()}], ids=["nan", "object"])
+@pytest.mark.parametrize("record", [{"accuracy": float("nan")}, {"net": object()}],
+                         ids=["nan", "object"])
 def test_what_is_no_json_leaves_nothing(tmp_path, record):
     """If it fails, a failed write leaves a file behind or destroys the record that was there."""
     path = tmp_path / "record.json"
@@ -281,7 +284,7 @@ def test_only_what_is_missing_is_run(tmp_path, counted):
     (tmp_path / f"{RUNS[0].key}.json").unlink()
     counted.clear()
     found = sweep([*RUNS, RUNS[3]], tmp_path, jobs=1)
-    assert sorted(run.method for run in counted) == sorted(run.method for run in (RUNS[0], *RUNS[2:]))
+    assert {run.method for run in counted} == set(METHODS) - {RUNS[1].method} and len(counted) == 4
     assert [record["config"] for record in found] == [run.config for run in [*RUNS, RUNS[3]]]
     counted.clear()
     assert sweep(RUNS, tmp_path, jobs=1) == found[:-1] and not counted
@@ -305,4 +308,4 @@ def test_a_stopped_sweep_keeps_what_is_done(tmp_path, monkeypatch, counted):
 def test_processes_compute_the_same_records(tmp_path, records):
     """Two at a time: if it fails, results depend on how runs are spread over cores."""
     parallel = sweep(RUNS[:2], tmp_path, jobs=2)
-    assert [timeless(record) for record in parallel] == [timeless(record) for record in records[1][:2]]
+    assert list(map(timeless, parallel)) == list(map(timeless, records[1][:2]))

@@ -101,7 +101,7 @@ def test_sliders_answer_to_the_keyboard(opened):
     """A reader without a mouse could not move anything."""
     page = opened()
     slider(page, "beta").press("ArrowRight")
-    assert position(page)["beta"] == pytest.approx(0.31)
+    assert position(page)["beta"] == pytest.approx(0.26)
     assert readout(page) == pytest.approx(predicted(page), abs=6e-4)
 
 
@@ -148,8 +148,8 @@ def test_picture_follows_sliders_landscape_and_theme(opened):
 def test_animation_ends_where_the_sliders_start(opened):
     """β grows by itself once; the page must then rest where a still page begins."""
     moving, still = opened(reduced_motion="no-preference"), opened()
-    assert position(still)["beta"] == 0.3
-    moving.wait_for_function("document.querySelector('#landscape input').value === '0.3'")
+    assert position(still)["beta"] == 0.25
+    moving.wait_for_function("document.querySelector('#landscape input').value === '0.25'")
     assert readout(moving) == readout(still)
 
 

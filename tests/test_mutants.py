@@ -6,7 +6,7 @@ from mutants import MUTANTS, examine, mutate, processes
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """name: the outcome of a mutant's test, to come; under None, of all those tests without a bug."""
+    """name: the outcome, to come, of a mutant's test; None: of all those tests without a bug."""
     with processes(2) as pool:
         folder = tmp_path_factory.mktemp
         everything = sorted({mutant.test for mutant in MUTANTS})

@@ -28,7 +28,8 @@ def test_forward_pass_is_torchs_own():
     """If it fails, weights cannot be exchanged with an ordinary torch network."""
     net = random_network(1, [3, 4, 2], lnn.Tanh())
     x, _ = random_inputs(1, net)
-    twin = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
+    twin = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    twin = twin.double()
     twin.load_state_dict({"0.weight": net.weight(1), "0.bias": net.biases[0],
                           "2.weight": net.weight(2), "2.bias": net.biases[1]})
     torch.testing.assert_close(net(x), twin(x))
@@ -121,7 +122,7 @@ def test_initial_weights_scale_with_the_fan_in(init, sd):
 
 
 def test_initial_weights_follow_the_generator_alone():
-    """If it fails, runs with equal seeds are not paired, or a network disturbs the caller's seed."""
+    """If it fails, runs with equal seeds are not paired, or the caller's seed is disturbed."""
     torch.manual_seed(1)
     state = torch.get_rng_state()
     one, two, other = (lnn.LiftedNetwork([3, 4, 2], generator=torch.Generator().manual_seed(seed))

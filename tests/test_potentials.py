@@ -1,4 +1,4 @@
-"""Network potentials, against explicit sums, the block matrices of eq. (4), brute force and autograd."""
+"""Network potentials, against explicit sums, eq. (4)'s block matrices, brute force and autograd."""
 
 import math
 
@@ -6,19 +6,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import Model, block_form, unit
-from strategies import FUNCTIONS, POTENTIALS, networks, random_inputs, random_network
+from reference import Model, block_form, kind_of, unit
+from strategies import (
+    FUNCTIONS,
+    POTENTIALS,
+    gammas,
+    networks,
+    random_inputs,
+    random_network,
+    tilts,
+)
 
 import lnn_core as lnn
 
 each_function = pytest.mark.parametrize("G", FUNCTIONS, ids=repr)
 each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
-KINDS = {"FenchelYoung": "fenchel-young", "LeastSquares": "least-squares"}
 any_output = networks(outputs=FUNCTIONS)
-
-
-def kind_of(base):
-    return KINDS[type(base).__name__]
 
 
 def inside(net, seed=0, samples=3):
@@ -31,21 +34,6 @@ def inside(net, seed=0, samples=3):
         z.append(low + (high - low) * (0.05 + 0.9 * torch.rand(
             samples, size, generator=generator, dtype=torch.float64)))
     return z
-
-
-def gammas(net, seed=0, units=False):
-    """Random positive weights, one a layer or one a unit."""
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [(size,) if units else () for size in net.sizes[1:]]
-    drawn = [0.3 + 2 * torch.rand(size, generator=generator, dtype=torch.float64) for size in sizes]
-    return drawn if units else [entry.item() for entry in drawn]
-
-
-def tilts(net, seed=0):
-    """A push on every layer but the first."""
-    generator = torch.Generator().manual_seed(seed)
-    return [None if k == 0 else torch.randn(size, generator=generator, dtype=torch.float64)
-            for k, size in enumerate(net.sizes[1:])]
 
 
 # --- values --------------------------------------------------------------------------------------
@@ -145,7 +133,7 @@ def test_weights_of_one_change_nothing(base, net):
     z = inside(net)
     ones = lnn.Reweighted([1.0] * net.depth, base)
     assert torch.equal(ones(net, z), base(net, z))
-    per_unit = lnn.Reweighted([torch.ones(size, dtype=torch.float64) for size in net.sizes[1:]], base)
+    per_unit = lnn.Reweighted([torch.ones(size).double() for size in net.sizes[1:]], base)
     assert torch.equal(per_unit(net, z), base(net, z))
 
 
@@ -170,7 +158,7 @@ def test_reweighted_is_the_weighted_sum(base, units, net):
 def test_tilted_adds_a_linear_push(base, net):
     """U + gᵀz: if it fails, AROVR^g trains on something else."""
     z, g, gamma = inside(net), tilts(net), gammas(net)
-    push = sum((z[k] * g[k - 1]).sum(1) for k in range(2, net.depth + 1))
+    push = sum((z[k] * g[k - 1]).sum(1) for k in range(1, net.depth + 1, 2))
     torch.testing.assert_close(lnn.Tilted(g, base)(net, z), base(net, z) + push)
     both = lnn.Tilted(g, lnn.Reweighted(gamma, base))
     torch.testing.assert_close(both(net, z), Model(kind_of(base), gamma, g).potential(net, z))
@@ -204,9 +192,9 @@ def test_energy_without_minimum_is_refused(beta):
 # --- what is refused -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("entry", [0.0, -1.0, math.nan, math.inf,
-                                   torch.tensor([1.0, 0.0]), torch.tensor([1.0, -2.0]),
-                                   torch.tensor([1.0, math.inf]), torch.tensor([math.nan, 1.0])], ids=str)
+@pytest.mark.parametrize("entry", [
+    0.0, -1.0, math.nan, math.inf, torch.tensor([1.0, 0.0]), torch.tensor([1.0, -2.0]),
+    torch.tensor([1.0, math.inf]), torch.tensor([math.nan, 1.0])], ids=str)
 def test_bad_gamma(entry):
     """If it fails, a layer counts for nothing, or the potential has no minimum."""
     with pytest.raises(ValueError, match="gamma_2=.* must be positive and finite"):

@@ -74,7 +74,7 @@ const METHODS = { // colours as in lnn_core/style.py; the forward pass takes the
   arovr: { name: "AROVR", mark: "●", colour: "#D55E00", what: "attacked" },
 };
 const SLIDERS = {
-  beta: { label: "β, strength of the loss", min: 0.01, max: 0.7, step: 0.01, start: 0.3 },
+  beta: { label: "β, strength of the loss", min: 0.01, max: 0.7, step: 0.01, start: 0.25 },
   x: { label: "x, input", min: -1, max: 2, step: 0.05, start: 1 },
   y: { label: "y, target", min: -1, max: 3, step: 0.05, start: 2 },
 };

@@ -42,7 +42,7 @@ def two_sided_bound(toy: Toy) -> Tensor:
 @statement("new", "AROVR = ℓ(z*) + (β/2)·Σ_k (∂ℓ/∂z_k)ᵀS_k(∂ℓ/∂z_k) + O(β²)",
            fraction=0.01, clearance=0.2)
 def first_order_expansion(toy: Toy) -> Tensor:
-    """S_k = Γ_k⁻¹, times f_k′ for Fenchel–Young: :func:`bounds.output_gram`. Slack: 1e-4 − error."""
+    """S_k = Γ_k⁻¹, times f_k′ for Fenchel–Young (``bounds.output_gram``). Slack: 1e-4 − error."""
     expected, z = torch.zeros(1, dtype=torch.float64), toy.net.activations(toy.x)
     for k, signal in enumerate(error_signals(toy, toy.loss), 1):
         slope = toy.net.function(k).derivative(toy.net.preactivation(k, z))

@@ -1,0 +1,256 @@
+"""The oracle against closed forms, and against a brute-force search with its own energy."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+import lnn_core as lnn
+from lnn_core import oracle
+from lnn_core.propositions import toys
+
+ONE = torch.ones(1, 1, dtype=torch.float64)
+
+
+def chain(*weights, activation=None, output=None):
+    """A chain of one unit a layer with the given weights and no biases."""
+    net = lnn.LiftedNetwork([1] * (len(weights) + 1), activation, output, bias=False,
+                            dtype=torch.float64)
+    for parameter, weight in zip(net.weights, weights):
+        parameter.data.fill_(weight)
+    return net
+
+
+def normal(*size, seed=0):
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# ------------------------------------------------------------------ brute force
+
+
+def scalar_energy(toy, z):
+    """U^⊙γ + gᵀz − βℓ for z of shape (…, n), unit by unit from eqs. (1), (2) and (31)."""
+    net, layers, start = toy.net, [toy.x.numpy()[0] + np.zeros((*z.shape[:-1], 1))], 0
+    total = 0.0
+    for k in range(1, net.depth + 1):
+        layers.append(z[..., start:start + net.sizes[k]])
+        start += net.sizes[k]
+        a = net.biases[k - 1].detach().numpy() + sum(
+            layers[j] @ net.weight(k, j).detach().numpy().T for j, child in net.edges if child == k)
+        G, D = net.function(k), None
+        f = np.tanh(a) if isinstance(G, lnn.Tanh) else np.minimum(np.maximum(a, G.lower), G.upper)
+        if isinstance(toy.base, lnn.LeastSquares):
+            D = (layers[k] - f) ** 2 / 2
+        elif isinstance(G, lnn.Tanh):
+            p, q = (1 + layers[k]) / 2, (1 - layers[k]) / 2
+            negentropy = p * np.log(p) + q * np.log(q) + np.log(2)
+            D = negentropy - layers[k] * a + np.log(np.cosh(a))
+        else:
+            D = layers[k] ** 2 / 2 - layers[k] * a + f * a - f**2 / 2
+        gamma, g = np.asarray(toy.gamma[k - 1]), toy.tilt[k - 1].numpy()
+        total = total + (gamma * D + g * layers[k]).sum(-1)
+    return total - toy.beta / 2 * ((layers[-1] - toy.y.numpy()[0]) ** 2).sum(-1)
+
+
+def brute_force(toy):
+    """The least energy on a dense grid, polished by Nelder and Mead's simplex."""
+    centre = torch.cat(toy.net.activations(toy.x)[1:], 1)[0].detach().numpy()
+    low, high = np.full(len(centre), -np.inf), np.full(len(centre), np.inf)
+    if isinstance(toy.base, lnn.FenchelYoung):
+        ends = [(G.lower, G.upper) for G, size in zip(toy.net.functions, toy.net.sizes[1:])
+                for _ in range(size)]
+        low, high = np.array(ends).T
+        if isinstance(toy.net.function(1), lnn.Tanh):     # away from log(0)
+            low, high = low.clip(-1 + 1e-12), high.clip(max=1 - 1e-12)
+            low[-1], high[-1] = -np.inf, np.inf
+    axes = [np.linspace(max(a, c - 5), min(b, c + 5), 51) for a, b, c in zip(low, high, centre)]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(centre))
+    order = scalar_energy(toy, points).argsort()
+    bounds = list(zip(low, high))
+    options = {"xatol": 1e-9, "fatol": 1e-13, "maxiter": 4000, "maxfev": 4000, "adaptive": True}
+    return min(minimize(lambda z: float(scalar_energy(toy, z)), points[i], method="Nelder-Mead",
+                        bounds=bounds, options=options).fun for i in order[[0, 1, 20]])
+
+
+@pytest.mark.parametrize("activation, base", list(product(toys.ACTIVATIONS, toys.BASES)), ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_finds_what_a_grid_and_a_simplex_find(activation, base, seed):
+    """A missed global optimum would make every check of the theory worthless."""
+    toy = toys.draw(seed, activations=(activation,), bases=(base,), fraction=0.4)
+    value, z = oracle.minimum(toy.net, toy.x, toy.tilted - toy.beta * toy.loss)
+    found = brute_force(toy)
+    assert value.item() <= found + 1e-9
+    assert value.item() == pytest.approx(found, abs=1e-6)
+    assert scalar_energy(toy, torch.cat(z[1:], 1)[0].numpy()) == pytest.approx(value.item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("base", toys.BASES, ids=str)
+@pytest.mark.parametrize("activation", [lnn.Tanh(), lnn.Box(-1, 1)], ids=str)
+def test_two_searches_agree_on_a_network_that_both_can_take(activation, base, monkeypatch):
+    """The grid (for Tanh) must find what the enumeration of faces finds, and the solvers no less."""
+    for seed in range(10):
+        toy = toys.draw(seed, activations=(activation,), bases=(base,), fraction=0.8)
+        energy = toy.tilted - toy.beta * toy.loss
+        value, _ = oracle.minimum(toy.net, toy.x, energy)
+        z, _ = lnn.infer(toy.net, toy.x, energy)
+        assert energy(toy.net, z).item() >= value.item() - 1e-9
+        if not isinstance(activation, lnn.Tanh):
+            with monkeypatch.context() as patch:
+                patch.setattr(oracle, "_stationary", oracle._grid)
+                again, _ = oracle.minimum(toy.net, toy.x, energy)
+            assert again.item() == pytest.approx(value.item(), abs=1e-9)
+
+
+# ------------------------------------------------------------------- closed forms
+
+
+def test_one_linear_layer_has_the_closed_form_of_equation_13():
+    """AROVR = γ/(γ − β)·ℓ(z*) for four outputs and a γ for each unit's own loss."""
+    net = lnn.LiftedNetwork([3, 4], dtype=torch.float64)
+    x, y = normal(5, 3), normal(5, 4)
+    gamma = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
+    value = oracle.objective(lnn.AROVR(0.3, potential=lnn.Reweighted([gamma])), net, x, y)
+    expected = (gamma / (gamma - 0.3) * 0.5 * (net(x) - y) ** 2).sum(1)
+    torch.testing.assert_close(value, expected)
+
+
+def test_a_minimiser_at_a_kink_of_the_activation_is_found():
+    """E = ½(z₁ − 1)² + ½(z₂ − relu(z₁))² + 2z₂ has its minimum −3/2 where relu has its kink."""
+    net = chain(1.0, 1.0, activation=lnn.Identity(), output=lnn.ReLU())
+    value, z = oracle.minimum(net, ONE, lnn.LeastSquares() + lnn.Linear(2 * ONE))
+    assert value.item() == pytest.approx(-1.5)
+    assert [z_k.item() for z_k in z[1:]] == pytest.approx([0.0, -2.0], abs=1e-12)
+
+
+def test_a_minimiser_at_the_end_of_the_domain_is_found():
+    """E = ½z₁² − z₁ + ½ + ½(z₂ − z₁)² + 4z₂ on z₁ ≥ 0: z₁ is pushed to 0, where z₂ = −4."""
+    value, z = oracle.minimum(chain(1.0, 1.0), ONE, lnn.FenchelYoung() + lnn.Linear(4 * ONE))
+    assert value.item() == pytest.approx(0.5 + 8 - 16)
+    assert [z_k.item() for z_k in z[1:]] == pytest.approx([0.0, -4.0], abs=1e-12)
+
+
+def test_flat_directions_of_one_piece_do_not_hide_the_minimum():
+    """Two equal saturated units make singular systems; the optimum is still the forward pass."""
+    net = lnn.LiftedNetwork([1, 2, 1], dtype=torch.float64)
+    for parameter in net.parameters():
+        parameter.data.fill_(-1.0)
+    value, z = oracle.minimum(net, ONE, lnn.LeastSquares() + lnn.Loss())
+    assert value.item() == pytest.approx(0.0, abs=1e-15)
+    assert z[-1].item() == pytest.approx(net(ONE).item())
+
+
+def test_every_sample_of_a_batch_is_minimised_with_its_own_target_and_tilt():
+    """One row's optimum must not depend on the other rows."""
+    net = chain(1.3, -0.7, 0.9)
+    x, y, g = (normal(3, 1, seed=seed) for seed in range(3))
+    together, _ = oracle.minimum(net, x, lnn.Tilted([g, None, g]) - 0.1 * lnn.Euclidean(y))
+    for i in range(3):
+        rows = slice(i, i + 1)
+        alone, _ = oracle.minimum(net, x[rows], lnn.Tilted([g[rows], None, g[rows]])
+                                  - 0.1 * lnn.Euclidean(y[rows]))
+        torch.testing.assert_close(together[rows], alone)
+
+
+# -------------------------------------------------------------------- boundedness
+
+
+@pytest.mark.parametrize("base", toys.BASES, ids=str)
+def test_a_linear_chain_is_unbounded_from_the_exact_threshold_on(base):
+    """Unit weights, two layers: K = 2, so β = ½ is the border."""
+    net = chain(1.0, 1.0, activation=lnn.Identity())
+    oracle.minimum(net, ONE, base - 0.499 * lnn.Euclidean(ONE))
+    for beta in (0.5, 0.501, 0.9, 3.0):
+        with pytest.raises(oracle.Unbounded, match="unbounded below"):
+            oracle.minimum(net, ONE, base - beta * lnn.Euclidean(ONE))
+
+
+@pytest.mark.parametrize("x", [1.0, -1.0])
+def test_an_escape_through_another_activation_pattern_is_seen(x):
+    """At x = −1 the unit is off and β = 0.9 looks safe, but far out it switches on."""
+    net = chain(1.0, 1.0)
+    with pytest.raises(oracle.Unbounded):
+        oracle.minimum(net, x * ONE, lnn.FenchelYoung() - 0.9 * lnn.Euclidean(ONE))
+
+
+def test_confined_hidden_activations_cannot_run_away():
+    """With a box in the hidden layer only γ_L > β is needed; least squares does not confine."""
+    net = chain(1.0, 1.0, activation=lnn.Box(-1, 1))
+    assert oracle.growth(net, lnn.FenchelYoung() - 0.9 * lnn.Euclidean(ONE)) == pytest.approx(0.05)
+    with pytest.raises(oracle.Unbounded):
+        oracle.minimum(net, ONE, lnn.LeastSquares() - 0.9 * lnn.Euclidean(ONE))
+
+
+def test_growth_of_a_linear_network_is_half_the_smallest_eigenvalue():
+    """∇²(U − βℓ) for unit weights: [[2, −1], [−1, 1 − β]]."""
+    net = chain(1.0, 1.0, activation=lnn.Identity())
+    expected = np.linalg.eigvalsh(np.array([[2.0, -1.0], [-1.0, 0.7]]))[0] / 2
+    energy = lnn.FenchelYoung() - 0.3 * lnn.Euclidean(ONE)
+    assert oracle.growth(net, energy) == pytest.approx(expected)
+
+
+def test_growth_is_infinite_where_all_activations_are_confined():
+    """Nothing can escape from a box, whatever β."""
+    net = chain(1.0, 1.0, activation=lnn.Box(0, 1), output=lnn.Box(0, 1))
+    assert oracle.growth(net, lnn.FenchelYoung() - 9.0 * lnn.Euclidean(ONE)) == np.inf
+
+
+# ------------------------------------------------------------------ as a solver
+
+
+@pytest.mark.parametrize("objective", [lnn.ROVR(0.3), lnn.AROVR(0.15),
+                                       lnn.TargetedROVR(0.4, 0.5, lnn.untargeted),
+                                       lnn.TargetedAROVR(0.4, 0.15, lnn.untargeted)], ids=repr)
+def test_gradients_at_the_optimum_are_those_of_the_optimal_value(objective):
+    """Envelope theorem: autograd through Exhaustive() equals differences of exact values."""
+    net, y = chain(0.8, 1.1, 0.9), 0.3 * ONE
+    value = oracle.objective(objective, net, ONE, y).sum()
+    gradient = torch.autograd.grad(value, list(net.weights))
+    for weight, slope in zip(net.weights, gradient):
+        sides = []
+        for step in (1e-5, -1e-5):
+            weight.data += step
+            sides.append(oracle.objective(objective, net, ONE, y).item())
+            weight.data -= step
+        assert slope.item() == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-6)
+
+
+def test_objective_leaves_the_given_objective_as_it_was():
+    """Evaluating an objective exactly must not make later training steps exhaustive."""
+    objective = lnn.AROVR(0.1)
+    exact = oracle.objective(objective, chain(1.0, 1.0), ONE, 0 * ONE)
+    assert objective.solver is None
+    direct = lnn.AROVR(0.1, solver=oracle.Exhaustive())(chain(1.0, 1.0), ONE, 0 * ONE)
+    assert exact.item() == direct.item() == pytest.approx(0.5 / (1 - 0.1 * 2))
+
+
+# --------------------------------------------------------------------- refusals
+
+
+def test_refuses_what_it_cannot_search():
+    """Too many activations, another precision, an unknown function: an error, not a guess."""
+    big = lnn.LiftedNetwork([1, 4, 1], dtype=torch.float64)
+    with pytest.raises(ValueError, match="5 activations in all; the exhaustive search takes 4"):
+        oracle.minimum(big, ONE, lnn.FenchelYoung() + lnn.Loss())
+    single = lnn.LiftedNetwork([1, 1], dtype=torch.float32)
+    with pytest.raises(ValueError, match="float64 network; got torch.float32"):
+        oracle.minimum(single, ONE.float(), lnn.FenchelYoung() + lnn.Loss())
+
+    class Softplus(lnn.ConvexFunction):
+        value = conjugate = activation = derivative = respond = None
+
+    with pytest.raises(TypeError, match="Identity, ReLU, Box and Tanh"):
+        oracle.minimum(chain(1.0, 1.0, activation=Softplus()), ONE, lnn.FenchelYoung() + lnn.Loss())
+    with pytest.raises(TypeError, match="infers nothing"):
+        oracle.objective(lnn.BackPropagation(), chain(1.0), ONE, ONE)
+
+
+def test_an_energy_that_differs_from_its_formula_is_reported():
+    """A bug in a potential must not pass as an optimum of something else."""
+    class Doubled(lnn.FenchelYoung):
+        def terms(self, k, G, z, a):
+            return 2 * super().terms(k, G, z, a)
+
+    with pytest.raises(RuntimeError, match="two ways to compute E disagree"):
+        oracle.minimum(chain(1.0, 1.0), ONE, Doubled() - 0.2 * lnn.Euclidean(0 * ONE))
