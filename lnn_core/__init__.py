@@ -1,19 +1,25 @@
 """Lifted neural networks: potentials, inference, and the objectives that train on them."""
 
-from . import data, style, tables
+from . import bounds, data, oracle, style, tables
+from .constrained import Certificate, ConstrainedAROVR
 from .convex import Box, ConvexFunction, Identity, ReLU, Tanh
+from .generalized import ElementWise, GeneralizedAROVR, PotentialDistance
 from .inference import InferenceDiverged, PaperSweeps, Report, Sweeps, infer, paper_sweeps
 from .losses import Euclidean, Linear, Loss, Targeted, untargeted
 from .network import LiftedNetwork
-from .objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR, TargetedROVR
+from .objectives import (
+    AROVR, ROVR, BackPropagation, Objective, StabilityWarning, TargetedAROVR, TargetedROVR,
+)
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
 from .tilts import DropoutTilt, GaussianTilt
 
 __all__ = [
-    "AROVR", "BackPropagation", "Box", "ConvexFunction", "DropoutTilt", "Energy", "Euclidean",
-    "FenchelYoung", "GaussianTilt", "Identity", "InferenceDiverged", "LeastSquares",
-    "LiftedNetwork", "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "ROVR", "ReLU", "Report",
-    "Reweighted", "Sweeps", "Tanh", "Targeted", "TargetedAROVR", "TargetedROVR", "Tilted",
-    "data", "infer", "paper_sweeps", "style", "tables", "untargeted",
+    "AROVR", "BackPropagation", "Box", "Certificate", "ConstrainedAROVR", "ConvexFunction",
+    "DropoutTilt", "ElementWise", "Energy", "Euclidean", "FenchelYoung", "GaussianTilt",
+    "GeneralizedAROVR", "Identity", "InferenceDiverged", "LeastSquares", "LiftedNetwork",
+    "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "PotentialDistance", "ROVR",
+    "ReLU", "Report", "Reweighted", "StabilityWarning", "Sweeps", "Tanh", "Targeted",
+    "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "oracle",
+    "paper_sweeps", "style", "tables", "untargeted",
 ]
 __version__ = "0.1.0"
