@@ -219,8 +219,8 @@ def draw_sandwich(x: float = 1.0, y: float = 2.0, w1: float = 1.0) -> Figure:
     ax.plot(betas, [unit.rovr(beta) for beta in betas], **style.METHODS["rovr"].plot)
     ax.axvline(unit.border, color="0.6", lw=1)
     top = max(7 * unit.loss(), 1e-3)
-    ax.annotate("border of stability", (unit.border, top), (-4, -4), rotation=90,
-                textcoords="offset points", ha="right", va="top", color="0.35", fontsize=9)
+    ax.annotate("border of stability", (unit.border, 1.3 * unit.loss()), (-4, 0), rotation=90,
+                textcoords="offset points", ha="right", va="bottom", color="0.35", fontsize=9)
     ax.set(xlabel=r"$\beta$", xlim=(0, 1.02 * unit.border), ylim=(0, top))
     ax.legend(loc="upper left")
     return fig

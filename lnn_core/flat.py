@@ -93,11 +93,12 @@ class Units:
         return np.where(self.solvable, self.confine(best), z)
 
     def recession(self) -> Units:
-        """What is left of E(t·z)/t² as t → ∞ (with b, linear and offset at zero)."""
+        """What is left of E(t·z)/t² as t → ∞: the energy of a single sample."""
         def far(end):
             return np.where(self.tanh | np.isfinite(end), 0.0, end)
+        zero = np.zeros((1, self.n))
         return replace(self, lower=far(self.lower), upper=far(self.upper),
-                       tanh=np.zeros_like(self.tanh))
+                       tanh=np.zeros_like(self.tanh), b=zero, linear=zero, offset=zero[:, 0])
 
 
 def _entropy(z: np.ndarray) -> np.ndarray:

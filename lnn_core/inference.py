@@ -86,6 +86,10 @@ class PaperSweeps:
 
     passes: int = 20
 
+    def __post_init__(self) -> None:
+        if self.passes < 1:
+            raise ValueError(f"passes={self.passes} must be at least 1")
+
     def __call__(self, net: LiftedNetwork, energy: Energy, z: Activations) -> Report:
         """Improve z in place."""
         a: list[Tensor | None] = [None] * (net.depth + 1)
@@ -103,14 +107,20 @@ class Sweeps:
     """Passes of eq. (17) until they hardly move the batch; oscillating samples slow down.
 
     Stops when the batch's mean squared residual is ``tolerance`` times that of the first
-    pass, or after ``max_passes``. From pass ``patience`` on, a sample whose residual grows
-    takes a smaller step. A sample that would end above the energy of the activations that
+    pass, or after ``max_passes``. From pass ``patience`` on, a sample whose residual does not
+    shrink takes a smaller step. A sample that would end above the energy of the activations that
     it started from goes back to them, so that always ROVR ≤ ℓ(z*) ≤ AROVR.
     """
 
     tolerance: float = 1e-2
     max_passes: int = 50
     patience: int = 8
+
+    def __post_init__(self) -> None:
+        if self.max_passes < 1:
+            raise ValueError(f"max_passes={self.max_passes} must be at least 1")
+        if not self.tolerance >= 0:
+            raise ValueError(f"tolerance={self.tolerance} must not be negative")
 
     def __call__(self, net: LiftedNetwork, energy: Energy, z: Activations) -> Report:
         """Improve z in place."""
@@ -121,7 +131,7 @@ class Sweeps:
         while passes < self.max_passes and not self._small(last, first, rounding):
             wanted = sweep(net, energy, z, a, step)
             if passes >= self.patience:
-                step = torch.where((wanted > last)[:, None], 0.7 * step, step).clamp_min(0.25)
+                step = torch.where((wanted >= last)[:, None], 0.7 * step, step).clamp_min(0.25)
             last, passes = wanted, passes + 1
         report = _report(passes, first, last, z, self.tolerance)
         worse = energy(net, z) > energy(net, start)

@@ -80,6 +80,8 @@ def Linear(slope: Tensor) -> Loss:  # noqa: N802
 
 def wrong_labels(labels: Tensor, classes: int, generator: torch.Generator | None = None) -> Tensor:
     """One label a sample, uniform among the ``classes`` − 1 that are not its own."""
+    if classes < 2:
+        raise ValueError(f"classes={classes}: a wrong label needs at least two")
     shift = torch.randint(1, classes, labels.shape, generator=generator)
     return (labels + shift.to(labels.device)) % classes
 
@@ -101,5 +103,5 @@ class Targeted:
 
 
 def untargeted(loss, target: Tensor) -> Loss:
-    """ℓ⁻ = −ℓ: turns AROVR_{α,β} into AROVR_β (Zach 2025, after Proposition 4.1)."""
+    """ℓ⁻ = −ℓ: by eq. (26) AROVR_{α,β} then is AROVR_β − ᾱ·AROVR_{ᾱβ}."""
     return -loss(target)

@@ -19,6 +19,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from .bounds import stability_threshold
@@ -132,9 +133,10 @@ class LiftedObjective(Objective):
         """m(0), which is zero on the forward pass unless the potential is tilted (eq. 6)."""
         return 0.0 if potential.minimum_is_zero else self.minimum(net, x, potential, Loss())
 
-    def check_beta(self, net: LiftedNetwork, curvature: float) -> None:
-        """ValueError unless U − β·h is bounded in z_L for an h of this curvature."""
+    def check_beta(self, net: LiftedNetwork, curvature: float | Tensor) -> None:
+        """ValueError unless U − β·h is bounded in z_L for an h of (at most) this curvature."""
         self.potential.check(net)
+        curvature = float(torch.as_tensor(curvature).max())
         gamma = self.potential.weight(net.depth)
         if not self.beta * curvature < gamma:
             bound = gamma / curvature
@@ -163,7 +165,8 @@ class AROVR(LiftedObjective):
     """AROVR_β = max_z ℓ(z) − U(z; x)/β = (m(0) − m(−βℓ))/β ≥ ℓ(z*).
 
     Zach (2025), eq. (8), and eq. (16) with ``potential=Reweighted(gamma)``. Adversarial
-    training at every layer: to first order it adds (β/2)·Σ_k ‖∂ℓ/∂z_k‖²/γ_k to the loss.
+    training at every layer: to first order it adds (β/2)·Σ_k ‖∂ℓ/∂z_k‖²/γ_k to the loss
+    (least squares; for Fenchel–Young each unit's share counts f_k′(a_k) times).
     β must be below γ_L (1 by default); below ``1/λ_max(K)`` the maximum is finite.
     """
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -35,7 +35,7 @@ from .network import Activations, LiftedNetwork
 from .objectives import LiftedObjective
 from .potentials import Energy
 #: Grid points along each axis, by the number of axes.
-_POINTS = {1: 601, 2: 81, 3: 31, 4: 17}
+_POINTS = {1: 1001, 2: 121, 3: 41, 4: 19}
 
 
 class Unbounded(InferenceDiverged):
@@ -83,19 +83,7 @@ def growth(net: LiftedNetwork, energy: Energy) -> float:
     activations are confined. At exactly zero E may or may not have a minimum; the oracle
     then refuses.
     """
-    units = flatten(net, energy).recession()
-    H, _, B, _ = _faces(units, sample=0)
-    identity = np.eye(units.n)
-    along = identity - np.linalg.pinv(B, rcond=1e-12) @ B
-    # A minimiser over unit vectors, on a face of least dimension, is an eigenvector of the
-    # face's quadratic form. The shift keeps what leaves the face out of its eigenspaces.
-    shift = 1 + 2 * np.abs(H).sum((1, 2), keepdims=True)
-    vectors = np.linalg.eigh(along @ H @ along + shift * (identity - along))[1]
-    d = np.swapaxes(vectors, 1, 2).reshape(-1, units.n)
-    d = units.confine(np.concatenate([d, -d]))
-    d = d[np.abs(d).max(1) > 1e-9]
-    d /= np.linalg.norm(d, axis=1, keepdims=True)
-    return float(units.energy(0, d).min(initial=np.inf))
+    return _growth(flatten(net, energy).recession())
 
 
 @dataclass(frozen=True)
@@ -163,6 +151,22 @@ def _choices(units: Units, i: int, sample: int) -> list[tuple]:
     return options
 
 
+def _growth(units: Units) -> float:
+    """The least value, over unit vectors, of an energy that is homogeneous of degree two."""
+    H, _, B, _ = _faces(units, sample=0)
+    identity = np.eye(units.n)
+    along = identity - np.linalg.pinv(B, rcond=1e-12) @ B
+    # A minimiser over unit vectors, on a face of least dimension, is an eigenvector of the
+    # face's quadratic form. The shift keeps what leaves the face out of its eigenspaces.
+    shift = 1 + 2 * np.abs(H).sum((1, 2), keepdims=True)
+    vectors = np.linalg.eigh(along @ H @ along + shift * (identity - along))[1]
+    d = np.swapaxes(vectors, 1, 2).reshape(-1, units.n)
+    d = units.confine(np.concatenate([d, -d]))
+    d = d[np.abs(d).max(1) > 1e-9]
+    d /= np.linalg.norm(d, axis=1, keepdims=True)
+    return float(units.energy(0, d).min(initial=np.inf))
+
+
 def _stationary(units: Units, sample: int) -> np.ndarray:
     """The global minimiser for piecewise linear f, shape (n,).
 
@@ -186,9 +190,9 @@ def _grid(units: Units, sample: int) -> np.ndarray:
     """The global minimiser for any network, shape (n,), by a dense grid and polishing.
 
     Activations that feed no other are eliminated where that has a closed form. The grid
-    covers what z may be; where that is not limited it is centred on the forward pass and
-    grows (E is coercive) until the minimiser is in its inner half. Every grid point that
-    is no worse than its neighbours is polished.
+    covers all z that can be as good as the forward pass; it is finest there, and farther
+    out its spacing grows with the distance. Every grid point that is no worse than its
+    neighbours is polished.
     """
     free = np.flatnonzero(~units.solvable)
     centre, (low, high) = units.forward(sample)[free], (end[free] for end in units.domain)
@@ -198,20 +202,37 @@ def _grid(units: Units, sample: int) -> np.ndarray:
 
     if not len(free):
         return units.complete(sample, free, centre)
-    for radius in 3.0 * 2.0 ** np.arange(20):
-        first, last = np.maximum(low, centre - radius), np.minimum(high, centre + radius)
-        axes = np.linspace(first, last, _POINTS[len(free)], axis=1)
-        points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
-        values = E(points)
-        padded = np.pad(values, 1, constant_values=np.inf)
-        around = np.lib.stride_tricks.sliding_window_view(padded, (3,) * len(free))
-        starts = points[values <= around.min(tuple(range(len(free), 2 * len(free))))]
-        polished = _polish(E, starts, (last - first) / _POINTS[len(free)], low, high)
-        best = polished[E(polished).argmin()]
-        covered = (first == low) & (last == high)
-        if (covered | (np.abs(best - centre) <= radius / 2)).all():
-            return units.complete(sample, free, best)
-    raise Unbounded(f"no minimiser within {radius:g} of the forward pass")
+    reach = np.inf if np.isfinite([low, high]).all() else _reach(units, sample)
+    first, last = np.arcsinh(low.clip(-reach) - centre), np.arcsinh(high.clip(max=reach) - centre)
+    axes = centre[:, None] + np.sinh(np.linspace(first, last, _POINTS[len(free)], axis=1))
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    values = E(points)
+    padded = np.pad(values, 1, constant_values=np.inf)
+    around = np.lib.stride_tricks.sliding_window_view(padded, (3,) * len(free))
+    starts = points[values <= around.min(tuple(range(len(free), 2 * len(free))))]
+    spacing = (last - first) / _POINTS[len(free)] * np.hypot(1, starts - centre)
+    polished = _polish(E, starts, spacing, low, high)
+    return units.complete(sample, free, polished[E(polished).argmin()])
+
+
+def _reach(units: Units, sample: int) -> float:
+    """r such that ‖z‖ ≤ r wherever E(z) ≤ E(z*).
+
+    Least squares bounds Fenchel–Young from below. With f∞ the recession of f, and δ such
+    that |f − f∞| ≤ δ, it is at least rate·‖z‖² − slope·‖z‖ + h(0), where rate is the least
+    growth and slope = Σ_i γ_iδ_i(1 + ‖W_i‖) + ‖linear‖.
+    """
+    far = replace(units.recession(), confined=False)
+    rate = _growth(far)
+    if not rate > 0:
+        raise ValueError("with Tanh and an unlimited activation the oracle needs U − βℓ to be "
+                         f"coercive for least squares; it grows like {rate:.1e}·t²")
+    ends = np.stack([units.lower, units.upper, 0 * units.gamma])
+    delta = np.abs(units.b[sample]) + np.abs(np.where(np.isfinite(ends), ends, 0.0)).max(0)
+    slope = (units.gamma * delta * (1 + np.linalg.norm(units.W, axis=1))).sum()
+    slope += np.linalg.norm(units.linear[sample])
+    height = max(0.0, units.energy(sample, units.forward(sample)) - units.offset[sample])
+    return (slope + np.sqrt(slope**2 + 4 * rate * height)) / (2 * rate)
 
 
 def _polish(E: Callable[[np.ndarray], np.ndarray], z: np.ndarray, step: np.ndarray,
@@ -227,7 +248,7 @@ def _polish(E: Callable[[np.ndarray], np.ndarray], z: np.ndarray, step: np.ndarr
     fit = np.linalg.pinv(np.column_stack([pattern, pattern[:, i] * pattern[:, j]]))
     rows, scale = np.arange(len(z)), np.ones(len(z))
     while scale.max() > 1e-8:
-        size = scale[:, None] * step
+        size = scale[:, None] * step                      # (starts, d)
         around = (z[:, None] + size[:, None] * pattern).clip(low, high)
         values = E(around)
         best = values.argmin(1)

@@ -118,7 +118,7 @@ class Reweighted(Potential):
     Raises
     ------
     ValueError : an entry that is not positive and finite; against a network, the wrong
-        number of entries or units.
+        number of entries or units, or another dtype.
     """
 
     def __init__(self, gamma: Sequence[float | Tensor], base: Potential | None = None):
@@ -138,6 +138,7 @@ class Reweighted(Potential):
             shape = tuple(entry.shape) if isinstance(entry, Tensor) else ()
             if shape not in ((), (net.sizes[k],)):
                 raise ValueError(f"gamma_{k} has shape {shape}; layer {k} has {net.sizes[k]} units")
+            _check_dtype(f"gamma_{k}", entry, net)
 
     def domain(self, G):
         return self.base.domain(G)
@@ -170,7 +171,7 @@ class Tilted(Potential):
 
     Raises
     ------
-    ValueError : against a network, the wrong number of entries or units.
+    ValueError : against a network, the wrong number of entries or units, or another dtype.
     """
 
     minimum_is_zero = False
@@ -187,6 +188,7 @@ class Tilted(Potential):
             if entry is not None and entry.shape[-1:] != (net.sizes[k],):
                 raise ValueError(f"g_{k} has shape {tuple(entry.shape)}; layer {k} has "
                                  f"{net.sizes[k]} units")
+            _check_dtype(f"g_{k}", entry, net)
 
     def domain(self, G):
         return self.base.domain(G)
@@ -229,5 +231,14 @@ class Energy:
                              "not outweigh: the energy is unbounded below")
 
 
+def _check_dtype(name: str, entry: float | Tensor | None, net: LiftedNetwork) -> None:
+    """ValueError where the entry would turn the network's activations into another dtype."""
+    expected = net.weights[0].dtype
+    if not isinstance(entry, Tensor) or entry.ndim == 0:
+        return
+    if torch.promote_types(entry.dtype, expected) != expected:
+        raise ValueError(f"{name} has dtype {entry.dtype}; the network has {expected}")
+
+
 def _smallest(entry: float | Tensor) -> float:
-    return float(entry.min()) if isinstance(entry, Tensor) else float(entry)
+    return float(entry.detach().min()) if isinstance(entry, Tensor) else float(entry)

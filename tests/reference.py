@@ -39,7 +39,8 @@ def box(lower: float, upper: float) -> Unit:
 
 
 TANH = Unit(lambda z: z * torch.atanh(z) + torch.log(1 - z**2) / 2,
-            lambda a: torch.log(torch.cosh(a)), torch.tanh, lambda a: 1 / torch.cosh(a) ** 2, -1.0, 1.0)
+            lambda a: torch.log(torch.cosh(a)), torch.tanh, lambda a: 1 / torch.cosh(a) ** 2,
+            -1.0, 1.0)
 
 
 def unit(net: lnn.LiftedNetwork, k: int) -> Unit:

@@ -73,11 +73,13 @@ def test_bad_input(idle, objective, x, y, message):
 @pytest.mark.parametrize(("potential", "message"), [
     (lnn.Reweighted([1.0]), "gamma has 1 entries for 2 layers"),
     (lnn.Reweighted([1.0, torch.ones(4)]), "layer 2 has 3 units"),
+    (lnn.Reweighted([1.0, torch.ones(3).double()]), "gamma_2 has dtype torch.float64"),
     (lnn.Tilted([None]), "g has 1 entries for 2 layers"),
+    (lnn.Tilted([torch.ones(6).double(), None]), "g_1 has dtype torch.float64"),
 ], ids=str)
 @each_maker
 def test_potential_of_another_network(idle, make, potential, message):
-    """If it fails, γ or g of the wrong length broadcasts silently."""
+    """If it fails, γ or g of the wrong length broadcasts silently, or changes the dtype."""
     with pytest.raises(ValueError, match=message):
         make(0.25, potential=potential)(lnn.LiftedNetwork([4, 6, 3]), GOOD_X, GOOD_Y)
 
@@ -114,3 +116,20 @@ def test_inference_of_an_unbounded_energy(idle):
     for energy in (lnn.FenchelYoung() - loss, lnn.Reweighted([1.0, 0.5]) - 0.75 * loss):
         with pytest.raises(ValueError, match="unbounded below"):
             lnn.infer(net, torch.zeros(3, 5), energy)
+
+
+@pytest.mark.parametrize(("solver", "setting"), [
+    (lnn.PaperSweeps, {"passes": 0}), (lnn.Sweeps, {"max_passes": 0}),
+    (lnn.Sweeps, {"tolerance": -1.0}), (lnn.Sweeps, {"tolerance": math.nan})], ids=str)
+def test_bad_solvers(solver, setting):
+    """If it fails, inference without a pass returns the forward pass as an optimum."""
+    (name, value), = setting.items()
+    with pytest.raises(ValueError, match=f"{name}={value} must"):
+        solver(**setting)
+
+
+def test_wrong_label_where_there_is_one_class(idle):
+    """If it fails, the targeted attack on a single output ends in torch's random numbers."""
+    net, loss = lnn.LiftedNetwork([4, 1]), lnn.TargetedAROVR(0.4, 0.25)
+    with pytest.raises(ValueError, match="classes=1: a wrong label needs at least two"):
+        loss(net, GOOD_X, torch.zeros(2, dtype=torch.int64))

@@ -203,7 +203,8 @@ def test_first_order_in_beta(base, hidden):
     loss.sum().backward()
     penalty = 0.0
     for k in range(1, net.depth + 1):
-        share = unit(net, k).slope(net.preactivation(k, z)) if kind_of(base) == "fenchel-young" else 1.0
+        saturated = kind_of(base) == "fenchel-young"
+        share = unit(net, k).slope(net.preactivation(k, z)) if saturated else 1.0
         penalty = penalty + (share * z[k].grad.square()).sum(1) / (2 * gamma[k - 1])
     beta = 1e-5
     upper = lnn.AROVR(beta, potential=lnn.Reweighted(gamma, base), solver=EXACT)
