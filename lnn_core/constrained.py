@@ -91,7 +91,8 @@ class ConstrainedAROVR(Objective):
         self.potential = FenchelYoung() if potential is None else potential
         if not self.potential.minimum_is_zero:
             raise ValueError(f"{self.potential!r} is not zero at the forward pass, as (7) assumes")
-        self.solver = solver or _EverySweep(tolerance=1e-8, max_passes=300)
+        # Each sample has its own β: their residuals may differ by orders of magnitude.
+        self.solver = solver or Sweeps(tolerance=1e-8, max_passes=300, every=True)
 
     def value(self, net, x, target):
         self.potential.check(net)
@@ -165,13 +166,3 @@ class ConstrainedAROVR(Objective):
 
     def __repr__(self):
         return f"ConstrainedAROVR(delta={self.delta:g})"
-
-
-class _EverySweep(Sweeps):
-    """Sweeps that go on until every sample has settled, not the batch on average.
-
-    Each sample has its own β here, so that their residuals may differ by orders of magnitude.
-    """
-
-    def _small(self, last: Tensor, first: Tensor, rounding: Tensor) -> bool:
-        return bool((last <= (self.tolerance**0.5 * first).maximum(rounding)).all())

@@ -107,14 +107,16 @@ class Sweeps:
     """Passes of eq. (17) until they hardly move the batch; oscillating samples slow down.
 
     Stops when the batch's mean squared residual is ``tolerance`` times that of the first
-    pass, or after ``max_passes``. From pass ``patience`` on, a sample whose residual does not
-    shrink takes a smaller step. A sample that would end above the energy of the activations that
-    it started from goes back to them, so that always ROVR ≤ ℓ(z*) ≤ AROVR.
+    pass (with ``every``: when each sample's is), or after ``max_passes``. From pass
+    ``patience`` on, a sample whose residual does not shrink takes a smaller step. A sample
+    that would end above the energy of the activations that it started from goes back to
+    them, so that always ROVR ≤ ℓ(z*) ≤ AROVR.
     """
 
     tolerance: float = 1e-2
     max_passes: int = 50
     patience: int = 8
+    every: bool = False
 
     def __post_init__(self) -> None:
         if self.max_passes < 1:
@@ -142,6 +144,8 @@ class Sweeps:
 
     def _small(self, last: Tensor, first: Tensor, rounding: Tensor) -> bool:
         enough = (self.tolerance * first.square()).maximum(rounding.square())
+        if self.every:
+            return bool((last.square() <= enough).all())
         return bool(last.square().mean() <= enough.mean())
 
 

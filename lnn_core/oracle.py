@@ -35,7 +35,7 @@ from .network import Activations, LiftedNetwork
 from .objectives import LiftedObjective
 from .potentials import Energy
 #: Grid points along each axis, by the number of axes.
-_POINTS = {1: 1001, 2: 121, 3: 41, 4: 19}
+_POINTS = {1: 801, 2: 81, 3: 35, 4: 17}
 
 
 class Unbounded(InferenceDiverged):

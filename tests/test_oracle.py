@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 import lnn_core as lnn
 from lnn_core import oracle
@@ -59,12 +59,10 @@ def brute_force(toy):
     centre = torch.cat(toy.net.activations(toy.x)[1:], 1)[0].detach().numpy()
     low, high = np.full(len(centre), -np.inf), np.full(len(centre), np.inf)
     if isinstance(toy.base, lnn.FenchelYoung):
-        ends = [(G.lower, G.upper) for G, size in zip(toy.net.functions, toy.net.sizes[1:])
-                for _ in range(size)]
-        low, high = np.array(ends).T
-        if isinstance(toy.net.function(1), lnn.Tanh):     # away from log(0)
-            low, high = low.clip(-1 + 1e-12), high.clip(max=1 - 1e-12)
-            low[-1], high[-1] = -np.inf, np.inf
+        each = [G for G, size in zip(toy.net.functions, toy.net.sizes[1:]) for _ in range(size)]
+        inside = np.array([1e-12 * isinstance(G, lnn.Tanh) for G in each])   # away from log(0)
+        low = np.array([G.lower for G in each]) + inside
+        high = np.array([G.upper for G in each]) - inside
     axes = [np.linspace(max(a, c - 5), min(b, c + 5), 51) for a, b, c in zip(low, high, centre)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(centre))
     order = scalar_energy(toy, points).argsort()
@@ -84,6 +82,34 @@ def test_finds_what_a_grid_and_a_simplex_find(activation, base, seed):
     assert value.item() <= found + 1e-9
     assert value.item() == pytest.approx(found, abs=1e-6)
     assert scalar_energy(toy, torch.cat(z[1:], 1)[0].numpy()) == pytest.approx(value.item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("base", toys.BASES, ids=str)
+@pytest.mark.parametrize("hidden", [(lnn.ReLU(), lnn.Tanh()), (lnn.Tanh(), lnn.Box(0, 1))], ids=str)
+def test_layers_may_have_different_activations(hidden, base):
+    """A Tanh beside piecewise linear layers: a grid over a domain that is partly unlimited."""
+    toy = toys.draw(1, shapes=(((1, 1, 1, 1), None),), bases=(base,), fraction=0.4)
+    net = lnn.LiftedNetwork([1, 1, 1, 1], hidden, dtype=torch.float64)
+    net.load_state_dict(toy.net.state_dict())
+    toy = toy.with_(net=net)
+    value, _ = oracle.minimum(net, toy.x, toy.tilted - toy.beta * toy.loss)
+    assert value.item() == pytest.approx(brute_force(toy), abs=1e-6)
+
+
+def test_a_better_basin_far_from_the_forward_pass_is_found():
+    """½z₁² − 100·tanh(5z₁ − 50) − 5000.5 after elimination of z₂, z₃: its best z₁ is near 10.
+
+    For x = 0 and least squares; the basin at the forward pass, z₁ = 0, is 150 higher.
+    """
+    net = lnn.LiftedNetwork([1, 1, 1, 1], lnn.Tanh(), dtype=torch.float64)
+    for k, (weight, bias) in enumerate(((1.0, 0.0), (5.0, -50.0), (100.0, 0.0)), 1):
+        net.weight(k).data.fill_(weight)
+        net.biases[k - 1].data.fill_(bias)
+    best = minimize_scalar(lambda z: z**2 / 2 - 100 * np.tanh(5 * z - 50) - 5000.5,
+                           bounds=(9, 12), method="bounded", options={"xatol": 1e-10})
+    value, z = oracle.minimum(net, 0 * ONE, lnn.LeastSquares() - lnn.Linear(ONE))
+    assert value.item() == pytest.approx(best.fun, rel=1e-10)
+    assert z[1].item() == pytest.approx(best.x, abs=1e-5)
 
 
 @pytest.mark.parametrize("base", toys.BASES, ids=str)
