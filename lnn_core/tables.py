@@ -91,12 +91,17 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def plus_minus(summary: Summary) -> str:
     """mean ± sd (n)."""
     spread = "" if summary.n < 2 else f" ± {summary.sd:.2f}"
-    return f"{summary.mean:.2f}{spread} ({summary.n})"
+    return _unbroken(f"{summary.mean:.2f}{spread} ({summary.n})")
 
 
 def between(interval: tuple[float, float]) -> str:
     """low … high, or a dash for a single value."""
-    return "–" if math.isnan(interval[0]) else f"{interval[0]:.2f} … {interval[1]:.2f}"
+    return "–" if math.isnan(interval[0]) else _unbroken(f"{interval[0]:.2f} … {interval[1]:.2f}")
+
+
+def _unbroken(text: str) -> str:
+    """The text with no-break spaces: a narrow table keeps "96.35 ± 0.06" on one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def table_1(records: Iterable[dict], dataset: str, names: dict[str, str]) -> str:
@@ -118,7 +123,7 @@ def table_1(records: Iterable[dict], dataset: str, names: dict[str, str]) -> str
             difference = "–" if cell is reference else _signed(paired(cell, reference))
             rows.append([
                 name + (", pretrained" if pretrained else ""),
-                "–" if paper is None else f"{paper[0]:.2f} ± {paper[1]:.2f}",
+                "–" if paper is None else _unbroken(f"{paper[0]:.2f} ± {paper[1]:.2f}"),
                 plus_minus(ours), between(ours.interval),
                 "–" if paper is None or math.isnan(low)
                 else "yes" if low <= paper[0] <= high else "no",
@@ -129,4 +134,5 @@ def table_1(records: Iterable[dict], dataset: str, names: dict[str, str]) -> str
 
 def _signed(difference: Summary) -> str:
     low, high = difference.interval
-    return f"{difference.mean:+.2f}" + ("" if math.isnan(low) else f" ({low:+.2f} … {high:+.2f})")
+    spread = "" if math.isnan(low) else f" ({low:+.2f} … {high:+.2f})"
+    return _unbroken(f"{difference.mean:+.2f}{spread}")
