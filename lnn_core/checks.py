@@ -10,6 +10,7 @@ from .network import LiftedNetwork
 
 def check_input(net: LiftedNetwork, x: Tensor) -> None:
     """x is a finite (batch, d_0) tensor of the network's type with at least one sample."""
+    _check_tensor("x", x)
     if x.ndim != 2 or x.shape[1] != net.sizes[0]:
         raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {net.sizes[0]})")
     if len(x) == 0:
@@ -26,6 +27,7 @@ def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
     Raises ValueError for a batch size other than x's, labels outside 0…d_L − 1, another
     width, or values that are not finite.
     """
+    _check_tensor("y", y)
     outputs = net.sizes[-1]
     if len(y) != len(x):
         raise ValueError(f"y has {len(y)} samples; x has {len(x)}")
@@ -47,6 +49,12 @@ def positive(name: str, value: float) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"{name}={value} must be positive and finite")
     return float(value)
+
+
+def _check_tensor(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        what = "a single number" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} is {what}; expected a tensor with one row a sample")
 
 
 def _check_finite(name: str, values: Tensor) -> None:

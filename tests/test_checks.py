@@ -133,3 +133,15 @@ def test_wrong_label_where_there_is_one_class(idle):
     net, loss = lnn.LiftedNetwork([4, 1]), lnn.TargetedAROVR(0.4, 0.25)
     with pytest.raises(ValueError, match="classes=1: a wrong label needs at least two"):
         loss(net, GOOD_X, torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(("x", "y", "message"), [
+    ([[0.0] * 4] * 2, GOOD_Y, "x is list"),
+    (GOOD_X, [0, 1], "y is list"),
+    (GOOD_X, torch.tensor(1), "y is a single number"),
+], ids=["list x", "list y", "0-d y"])
+def test_not_a_batch(idle, x, y, message):
+    """If it fails, a list of labels ends in an AttributeError deep inside."""
+    net = lnn.LiftedNetwork([4, 3, 2])
+    with pytest.raises(TypeError, match=message):
+        lnn.AROVR(0.25)(net, x, y)
