@@ -1,6 +1,7 @@
 """The picture on the front page, as a reader drags it in a browser."""
 
 import math
+from functools import cache
 
 import pytest
 from test_pages import (  # noqa: F401 - fixtures
@@ -21,22 +22,33 @@ FRONT = "book/index.html"
 METHODS = ("rovr", "forward", "arovr")
 
 
+@pytest.fixture(scope="module")
+def window(browser):  # noqa: F811
+    """A browser window of a width, the same one for the same settings; formulas stay as they are."""
+
+    @cache
+    def window(width, **options):
+        settings = {"reduced_motion": "reduce", "viewport": {"width": width, "height": 900}}
+        context = browser.new_context(**settings | options)
+        context.route("**/mathjax/**", lambda route: route.abort())  # nothing moves under the mouse
+        return context
+
+    return window
+
+
 @pytest.fixture
-def opened(browser, address):  # noqa: F811
-    """Opens the front page in a window of its own."""
-    contexts = []
+def opened(window, address):  # noqa: F811
+    """Opens the front page in a tab of its own."""
+    pages = []
 
     def open_page(url=f"{address}/{FRONT}", width=DESKTOP, **options):
-        size = {"width": width, "height": 900}
-        options = {"reduced_motion": "reduce", "viewport": size} | options
-        contexts.append(browser.new_context(**options))
-        page = contexts[-1].new_page()
-        page.goto(url)
-        return page
+        pages.append(window(width, **options).new_page())
+        pages[-1].goto(url)
+        return pages[-1]
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
 
 
 def slider(page, name):

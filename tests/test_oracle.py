@@ -9,6 +9,7 @@ from scipy.optimize import minimize, minimize_scalar
 
 import lnn_core as lnn
 from lnn_core import oracle
+from lnn_core.flat import flatten
 from lnn_core.propositions import toys
 
 ONE = torch.ones(1, 1, dtype=torch.float64)
@@ -110,6 +111,18 @@ def test_a_better_basin_far_from_the_forward_pass_is_found():
     value, z = oracle.minimum(net, 0 * ONE, lnn.LeastSquares() - lnn.Linear(ONE))
     assert value.item() == pytest.approx(best.fun, rel=1e-10)
     assert z[1].item() == pytest.approx(best.x, abs=1e-5)
+
+
+def test_the_grid_reaches_all_that_is_as_good_as_the_forward_pass():
+    """½z² − 3z, a tanh unit at x = 0, is negative up to z = 6; and random networks, beyond reach."""
+    net = chain(1.0, output=lnn.Tanh())
+    assert oracle._reach(flatten(net, lnn.LeastSquares() - lnn.Linear(3 * ONE), 0 * ONE), 0) >= 6
+    for seed in range(20):
+        toy = toys.draw(seed, activations=(lnn.Tanh(),), bases=(lnn.LeastSquares(),))
+        units = flatten(toy.net, toy.tilted - toy.beta * toy.loss, toy.x)
+        d = np.random.default_rng(seed).standard_normal((500, units.n))
+        z = oracle._reach(units, 0) * d / np.linalg.norm(d, axis=1, keepdims=True)
+        assert (units.energy(0, z) > units.energy(0, units.forward(0))).all()
 
 
 @pytest.mark.parametrize("base", toys.BASES, ids=str)
