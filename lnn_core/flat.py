@@ -41,6 +41,7 @@ class Units:
 
     @property
     def n(self) -> int:
+        """The number of activations."""
         return len(self.W)
 
     def confine(self, z: np.ndarray) -> np.ndarray:
@@ -85,12 +86,13 @@ class Units:
 
     def complete(self, sample: int, free: np.ndarray, z_free: np.ndarray) -> np.ndarray:
         """z, shape (…, n), from all activations that are not solvable, shape (…, len(free))."""
-        z = np.zeros((*z_free.shape[:-1], self.n))
+        z, rest = np.zeros((*z_free.shape[:-1], self.n)), self.solvable
         z[..., free] = z_free
         a = z @ self.W.T + self.b[sample]
         towards = a if self.confined else self.activation(a)
-        best = (self.gamma * towards - self.linear[sample]) / (self.gamma + self.curvature)
-        return np.where(self.solvable, self.confine(best), z)
+        pull = self.gamma * towards - self.linear[sample]
+        z[..., rest] = pull[..., rest] / (self.gamma + self.curvature)[rest]
+        return self.confine(z)
 
     def recession(self) -> Units:
         """What is left of E(t·z)/t² as t → ∞: the energy of a single sample."""
@@ -144,8 +146,8 @@ def flatten(net: LiftedNetwork, energy: Energy, x: Tensor | None = None) -> Unit
         linear[:, outputs] -= _rows(energy.output.pull, batch, net.sizes[-1])
         offset = energy.output(x.new_zeros(batch, net.sizes[-1])).numpy()
     return Units(W, np.array([f.lower for f in each]), np.array([f.upper for f in each]),
-                  np.array([isinstance(f, Tanh) for f in each]), gamma, curvature,
-                  isinstance(base, FenchelYoung), b, linear, offset)
+                 np.array([isinstance(f, Tanh) for f in each]), gamma, curvature,
+                 isinstance(base, FenchelYoung), b, linear, offset)
 
 
 def _unwrap(potential: Potential, net: LiftedNetwork) -> tuple[Potential, np.ndarray, list]:

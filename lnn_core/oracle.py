@@ -34,6 +34,7 @@ from .inference import InferenceDiverged, Report
 from .network import Activations, LiftedNetwork
 from .objectives import LiftedObjective
 from .potentials import Energy
+
 #: Grid points along each axis, by the number of axes.
 _POINTS = {1: 801, 2: 81, 3: 35, 4: 17}
 

@@ -97,6 +97,19 @@ def test_layers_may_have_different_activations(hidden, base):
     assert value.item() == pytest.approx(brute_force(toy), abs=1e-6)
 
 
+@pytest.mark.parametrize("activation", [lnn.Tanh(), lnn.ReLU()], ids=str)
+def test_an_output_that_the_loss_drives_into_its_corners_is_found(activation):
+    """With β > γ_L a confined output has a concave energy: its minimum is at an end of the box."""
+    toy = toys.draw(2, shapes=(((1, 1, 1), None),), bases=(lnn.FenchelYoung(),), fraction=8.0)
+    net = lnn.LiftedNetwork([1, 1, 1], activation, lnn.Box(0, 1), dtype=torch.float64)
+    net.load_state_dict(toy.net.state_dict())
+    toy = toy.with_(net=net)
+    assert toy.beta > max(map(float, toy.gamma))
+    value, z = oracle.minimum(net, toy.x, toy.tilted - toy.beta * toy.loss)
+    assert z[2].item() in (0.0, 1.0)
+    assert value.item() == pytest.approx(brute_force(toy), abs=1e-6)
+
+
 def test_a_better_basin_far_from_the_forward_pass_is_found():
     """½z₁² − 100·tanh(5z₁ − 50) − 5000.5 after elimination of z₂, z₃: its best z₁ is near 10.
 

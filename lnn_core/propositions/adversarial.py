@@ -19,10 +19,12 @@ LINEAR = (Identity(),)
 
 
 def rovr(toy: Toy, beta: float | None = None) -> Tensor:
+    """ROVR_β of the toy, by default with its own β; shape (1,)."""
     return exact(toy, ROVR(toy.beta if beta is None else beta, potential=toy.potential))
 
 
 def arovr(toy: Toy, beta: float | None = None) -> Tensor:
+    """AROVR_β of the toy, by default with its own β; shape (1,)."""
     return exact(toy, AROVR(toy.beta if beta is None else beta, potential=toy.potential))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import oracle
 from ..convex import Identity
 from ..losses import Linear, Loss, untargeted
-from ..objectives import Attack, TargetedAROVR, TargetedROVR
+from ..objectives import Attack, LiftedObjective, TargetedAROVR, TargetedROVR
 from ..potentials import Energy, Potential
 from .adversarial import arovr, rovr
 from .statements import equal, exact, flat_gradient, gradient, limit, minimum, statement
@@ -24,7 +24,8 @@ def targeted_arovr(toy: Toy, alpha: float, beta: float, attack: Attack | None = 
 
 
 def _objective(kind, toy: Toy, alpha: float, beta: float, attack: Attack | None = None,
-               potential: Potential | None = None, **options):
+               potential: Potential | None = None, **options) -> LiftedObjective:
+    """An objective of that kind with the toy's attack and potential, and without 1/α."""
     return kind(alpha, beta, attack or (lambda loss, target: loss(toy.wrong)), per_alpha=False,
                 potential=toy.potential if potential is None else potential, **options)
 
