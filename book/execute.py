@@ -50,7 +50,7 @@ def execute(path: Path) -> None:
     """
     notebook = nbformat.read(path, as_version=4)
     folder = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(notebook, timeout=None, kernel_name="python3", resources=folder,
+    NotebookClient(notebook, timeout=1800, kernel_name="python3", resources=folder,
                    coalesce_streams=True).execute()  # or prints split wherever a buffer was full
     nbformat.write(strip(notebook), path)
 

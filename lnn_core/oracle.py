@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_input
-from .flat import MAX_UNITS, Units, flatten
+from .flat import Units, flatten
 from .inference import InferenceDiverged, Report
 from .network import Activations, LiftedNetwork
 from .objectives import LiftedObjective
@@ -48,7 +48,7 @@ def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Acti
 
     Parameters
     ----------
-    net, x : a float64 network of at most ``MAX_UNITS`` activations; x of shape (batch, d_0).
+    net, x : a float64 network of at most four activations; x of shape (batch, d_0).
     energy : ``FenchelYoung()`` or ``LeastSquares()``, reweighted or tilted, plus a loss.
 
     Returns

@@ -82,7 +82,8 @@ def test_finds_what_a_grid_and_a_simplex_find(activation, base, seed):
     found = brute_force(toy)
     assert value.item() <= found + 1e-9
     assert value.item() == pytest.approx(found, abs=1e-6)
-    assert scalar_energy(toy, torch.cat(z[1:], 1)[0].numpy()) == pytest.approx(value.item(), abs=1e-9)
+    best = torch.cat(z[1:], 1)[0].numpy()
+    assert scalar_energy(toy, best) == pytest.approx(value.item(), abs=1e-9)
 
 
 @pytest.mark.parametrize("base", toys.BASES, ids=str)
@@ -127,7 +128,7 @@ def test_a_better_basin_far_from_the_forward_pass_is_found():
 
 
 def test_the_grid_reaches_all_that_is_as_good_as_the_forward_pass():
-    """½z² − 3z, a tanh unit at x = 0, is negative up to z = 6; and random networks, beyond reach."""
+    """½z² − 3z, a tanh unit at x = 0, is negative up to z = 6; then random networks."""
     net = chain(1.0, output=lnn.Tanh())
     assert oracle._reach(flatten(net, lnn.LeastSquares() - lnn.Linear(3 * ONE), 0 * ONE), 0) >= 6
     for seed in range(20):
@@ -141,7 +142,7 @@ def test_the_grid_reaches_all_that_is_as_good_as_the_forward_pass():
 @pytest.mark.parametrize("base", toys.BASES, ids=str)
 @pytest.mark.parametrize("activation", [lnn.Tanh(), lnn.Box(-1, 1)], ids=str)
 def test_two_searches_agree_on_a_network_that_both_can_take(activation, base, monkeypatch):
-    """The grid (for Tanh) must find what the enumeration of faces finds, and the solvers no less."""
+    """The grid (for Tanh) must find what the enumeration of faces finds, the solver no less."""
     for seed in range(10):
         toy = toys.draw(seed, activations=(activation,), bases=(base,), fraction=0.8)
         energy = toy.tilted - toy.beta * toy.loss

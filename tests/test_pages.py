@@ -54,7 +54,7 @@ each_width = pytest.mark.parametrize("width", [DESKTOP, PHONE])
 # The book, built once
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def build(tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
     """The finished build, by the command that `make book` uses, and the folder of its pages."""
     source = tmp_path_factory.mktemp("source")
@@ -70,13 +70,13 @@ def build(tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
     return finished, source / "_build" / "html"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(build) -> Path:
     """The folder of the built pages."""
     return build[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def soup(site):
     """Parses a built page, each file once."""
     return cache(lambda path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser"))
@@ -162,7 +162,7 @@ LOOK = """async () => {
 }"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if not CHROMIUM:
         pytest.skip("no Chromium on PATH and LNN_CHROMIUM is not set: pages are not opened")
@@ -172,14 +172,14 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def windows(browser) -> dict[int, BrowserContext]:
     """One window a width; a page is a tab in it, so that what pages share is loaded once."""
     sizes = [{"width": width, "height": 900} for width in (DESKTOP, PHONE)]
     return {size["width"]: browser.new_context(viewport=size) for size in sizes}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(site) -> Iterator[str]:
     """Serves the site on a free port of this machine."""
 
@@ -209,7 +209,7 @@ def look(window: BrowserContext, url: str) -> Visit:
     return Visit(errors, requests, **seen)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def visit(windows, address):
     """Opens a page of the served book at a width, each pair once."""
     return cache(lambda name, width: look(windows[width], f"{address}/{name}"))

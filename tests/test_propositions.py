@@ -104,7 +104,8 @@ def test_learning_gamma_jointly_fails_both_ways():
 @pytest.mark.parametrize("activation", [lnn.ReLU(), lnn.Tanh()], ids=str)
 def test_the_gradients_error_is_of_first_order_in_beta(activation, base, kind):
     """Proposition 4.4's limit is approached linearly: halving β halves the error."""
-    toy = P.draw(12, shapes=toys.SHAPES[2:3], activations=(activation,), bases=(base,), clearance=0.3)
+    toy = P.draw(12, shapes=toys.SHAPES[2:3], activations=(activation,), bases=(base,),
+                 clearance=0.3)
     errors = targeted.gradient_errors(toy, [0.01 / 2**i / toy.kappa for i in range(4)], kind)
     ratios = [large / small for large, small in zip(errors, errors[1:])]
     assert errors[0] > 1e-6 and ratios == pytest.approx([2.0] * 3, rel=0.03)
@@ -135,14 +136,15 @@ def test_the_gradients_error_is_of_first_order_in_beta(activation, base, kind):
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_counterexample_has_its_closed_form(example, expected):
     """The book quotes these numbers as fractions."""
-    assert example() == pytest.approx({key: float(value) for key, value in expected.items()}, abs=2e-6)
+    numbers = {key: float(value) for key, value in expected.items()}
+    assert example() == pytest.approx(numbers, abs=2e-6)
 
 
 def test_the_alpha_counterexample_does_not_depend_on_the_potential():
     """AROVR_{½,½} > AROVR_{¾,½} for least squares as well."""
     net = counterexamples.unit_chain()
     one = torch.ones(1, 1, dtype=torch.float64)
-    values = [oracle.objective(
-        lnn.TargetedAROVR(alpha, 0.5, lambda loss, target: loss(0 * one), per_alpha=False,
-                          potential=lnn.LeastSquares()), net, one, one).item() for alpha in (0.5, 0.75)]
+    objectives = [lnn.TargetedAROVR(alpha, 0.5, lambda loss, target: loss(0 * one), per_alpha=False,
+                                    potential=lnn.LeastSquares()) for alpha in (0.5, 0.75)]
+    values = [oracle.objective(objective, net, one, one).item() for objective in objectives]
     assert values == pytest.approx([1 / 24, 3 / 80])
