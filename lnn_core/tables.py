@@ -129,10 +129,10 @@ def table_1(records: Iterable[dict], dataset: str, names: dict[str, str]) -> str
                 else "yes" if low <= paper[0] <= high else "no",
                 difference])
     return markdown(["method", "paper", "ours: mean ± sd (n)", "95 % interval", "paper inside?",
-                     "difference to back-propagation, seed by seed"], rows)
+                     "minus back-prop., paired"], rows)
 
 
 def _signed(difference: Summary) -> str:
     low, high = difference.interval
-    spread = "" if math.isnan(low) else f" ({low:+.2f} … {high:+.2f})"
-    return _unbroken(f"{difference.mean:+.2f}{spread}")
+    spread = "" if math.isnan(low) else " " + _unbroken(f"({low:+.2f} … {high:+.2f})")
+    return f"{difference.mean:+.2f}{spread}"
