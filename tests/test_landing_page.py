@@ -43,7 +43,7 @@ def opened(window, address):  # noqa: F811
 
     def open_page(url=f"{address}/{FRONT}", width=DESKTOP, **options):
         pages.append(window(width, **options).new_page())
-        pages[-1].goto(url)
+        pages[-1].goto(url, timeout=120_000)
         return pages[-1]
 
     yield open_page

@@ -203,7 +203,7 @@ def look(window: BrowserContext, url: str) -> Visit:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.on("websocket", lambda socket: requests.append(socket.url))
-    page.goto(url)
+    page.goto(url, timeout=120_000)  # the mutants keep both cores busy
     seen = page.evaluate(LOOK)
     page.close()
     return Visit(errors, requests, **seen)
