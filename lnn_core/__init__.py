@@ -4,7 +4,7 @@ from . import bounds, data, oracle, style, tables
 from .constrained import Certificate, ConstrainedAROVR
 from .convex import Box, ConvexFunction, Identity, ReLU, Tanh
 from .generalized import ElementWise, GeneralizedAROVR, PotentialDistance
-from .inference import InferenceDiverged, PaperSweeps, Report, Sweeps, infer, paper_sweeps
+from .inference import InferenceDiverged, PaperSweeps, Report, Shooting, infer, paper_sweeps
 from .losses import Euclidean, Linear, Loss, Targeted, untargeted
 from .network import LiftedNetwork
 from .objectives import (
@@ -18,7 +18,7 @@ __all__ = [
     "DropoutTilt", "ElementWise", "Energy", "Euclidean", "FenchelYoung", "GaussianTilt",
     "GeneralizedAROVR", "Identity", "InferenceDiverged", "LeastSquares", "LiftedNetwork",
     "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "PotentialDistance", "ROVR",
-    "ReLU", "Report", "Reweighted", "StabilityWarning", "Sweeps", "Tanh", "Targeted",
+    "ReLU", "Report", "Reweighted", "Shooting", "StabilityWarning", "Tanh", "Targeted",
     "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "oracle",
     "paper_sweeps", "style", "tables", "untargeted",
 ]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .checks import positive
-from .inference import InferenceDiverged, Report, Solver, Sweeps, infer
+from .inference import InferenceDiverged, Report, Shooting, infer
+from .points import Solver
 from .losses import Euclidean
 from .network import Activations, LiftedNetwork
 from .objectives import LossFamily, Objective
@@ -72,7 +73,7 @@ class ConstrainedAROVR(Objective):
     delta : δ > 0, the energy that the adversary may spend on each sample.
     steps : bisections of log β, which starts between 1e-9 and 1 times the largest β:
         0.999·γ_L/∇²ℓ, or 1e6 for a loss without curvature.
-    solver : default: ``Sweeps`` until every sample's residual is 1e-4 of its first. With
+    solver : default: ``Shooting`` until every sample's relative gap is 1e-8. With
         ``oracle.Exhaustive()`` (toy networks, one sample a call) ``upper`` is a true bound.
 
     Raises
@@ -92,7 +93,7 @@ class ConstrainedAROVR(Objective):
         if not self.potential.minimum_is_zero:
             raise ValueError(f"{self.potential!r} is not zero at the forward pass, as (7) assumes")
         # Each sample has its own β: their residuals may differ by orders of magnitude.
-        self.solver = solver or Sweeps(tolerance=1e-8, max_passes=300, every=True)
+        self.solver = solver or Shooting(tolerance=1e-8, max_passes=300, every=True)
 
     def value(self, net, x, target):
         self.potential.check(net)
@@ -110,7 +111,7 @@ class ConstrainedAROVR(Objective):
         loss, largest = self.loss(target), self._largest(net, target)
         low, high = x.new_full((len(x),), 1e-9 * largest), x.new_full((len(x),), largest)
         z, tried, passes = net.activations(x), [], 0
-        beta, energy, residual = x.new_zeros(3, len(x))
+        beta, energy, gap = x.new_zeros(3, len(x))
         converged = beta > 0
         for _ in range(self.steps):
             middle = (low * high).sqrt()
@@ -118,18 +119,18 @@ class ConstrainedAROVR(Objective):
             value, U, passes = loss(new[-1]), self.potential(net, new), passes + report.passes
             moved = U > torch.finfo(U.dtype).eps * self.delta
             tried.append((middle, value, U, report.converged & moved))
-            # A solver that gives up returns the forward pass, where U = 0: β was too large.
-            fits = (U <= self.delta) & (report.converged | (U > 0))
+            # Without a minimum, or with one that the solver gave up on, β was too large.
+            fits = (U <= self.delta) & ~report.unbounded & (report.converged | (U > 0))
             low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
             keep = fits & (value >= loss(z[-1]))
             z = [torch.where(keep[:, None], new_k, z_k) for new_k, z_k in zip(new, z)]
             beta, energy = torch.where(keep, middle, beta), torch.where(keep, U, energy)
-            residual = torch.where(keep, report.residual, residual)
+            gap = torch.where(keep, report.gap, gap)
             converged = torch.where(keep, report.converged, converged)
         upper = self._dual(*map(torch.stack, zip(*tried)))
         upper[high == largest] = math.inf
         return (z, Certificate(beta, energy, loss(z[-1]), upper),
-                Report(passes, residual, converged))
+                Report(passes, gap, converged, torch.zeros_like(converged)))
 
     def _dual(self, beta: Tensor, loss: Tensor, U: Tensor, trusted: Tensor) -> Tensor:
         """min over β of AROVR_β + δ/β, shape (batch,), from arguments of shape (steps, batch).
@@ -156,13 +157,13 @@ class ConstrainedAROVR(Objective):
         except InferenceDiverged:
             if len(x) == 1:
                 lost = x.new_full((1,), math.inf)
-                return net.activations(x), Report(0, lost, lost.isfinite())
+                return net.activations(x), Report(0, lost, lost.isfinite(), lost.isinf())
         parts = zip(*(tensor.tensor_split(2) for tensor in (x, target, beta)))
         halves, reports = zip(*(self._infer(net, *part) for part in parts))
         return ([torch.cat(z_k) for z_k in zip(*halves)],
                 Report(max(report.passes for report in reports),
-                       torch.cat([report.residual for report in reports]),
-                       torch.cat([report.converged for report in reports])))
+                       *(torch.cat([getattr(report, name) for report in reports])
+                         for name in ("gap", "converged", "unbounded"))))
 
     def __repr__(self):
         return f"ConstrainedAROVR(delta={self.delta:g})"

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from . import __version__, data
-from .inference import Sweeps, paper_sweeps
+from .inference import Shooting, paper_sweeps
 from .losses import Targeted
 from .network import LiftedNetwork
 from .objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
@@ -39,7 +39,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "arovr_ab": ("beta", "gamma", "solver", "alpha"),
     "arovr_abg": ("beta", "gamma", "solver", "alpha", "tilt_sd"),
 }
-SOLVERS = {"sweeps": Sweeps, "paper": paper_sweeps}
+SOLVERS = {"shooting": Shooting, "paper": paper_sweeps}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Run:
     alpha: float | None = 0.49
     tilt_sd: float | None = 1 / 16
     gamma: tuple[float, ...] | None = None
-    solver: str | None = "sweeps"
+    solver: str | None = "shooting"
     hidden: tuple[int, ...] = (256, 256)
     init: str = "uniform"
     batch: int = 50

@@ -28,14 +28,14 @@ from torch import Tensor
 from . import style
 from .bounds import safe_beta, two_sided
 from .checks import positive
-from .inference import Sweeps, infer, sweep
+from .inference import Shooting, infer, sweep
 from .losses import Euclidean
 from .network import LiftedNetwork
 from .objectives import AROVR, ROVR, BackPropagation, Objective
-from .potentials import Energy, FenchelYoung
+from .potentials import Energy, Reweighted
 
 #: Two units cost nothing: go on until the residual is 1e-12 of what it was at first.
-EXACT = Sweeps(tolerance=1e-24, max_passes=3000)
+EXACT = Shooting(tolerance=1e-14, max_passes=3000, every=True)
 #: The part of the border up to which that many passes of eq. (17) are enough.
 REACHABLE = 0.99
 #: The sliders of ``draw_landscape``: smallest value, largest value, step.
@@ -54,13 +54,15 @@ class Point(NamedTuple):
 class TwoUnit:
     """The network 1-1-1 with a ReLU in the middle, its input x and its target y.
 
+    Its potential is U = γ D_1 + D_2, Zach (2025), eq. (14) with γ_1 = ``gamma`` and γ_2 = 1.
     Methods take a ``weight``, the number before the loss in the energy
     E(z) = U(z; x) + weight·ℓ(z_2) with ℓ(z_2) = ½(z_2 − y)²: β for ROVR, −β for AROVR,
     0 for the potential alone.
 
     Raises
     ------
-    ValueError : a parameter that is not finite; a weight for which E has no minimum.
+    ValueError : a parameter that is not finite, a gamma that is not positive; a weight for
+        which E has no minimum.
     """
 
     x: float = 1.0
@@ -69,17 +71,19 @@ class TwoUnit:
     w1: float = 1.0
     b0: float = 0.0
     b1: float = 0.0
+    gamma: float = 1.0
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
             if not math.isfinite(value):
                 raise ValueError(f"{field.name}={value} must be finite")
+        positive("gamma", self.gamma)
 
     @cached_property
     def net(self) -> LiftedNetwork:
         """The network, in double precision."""
-        net = LiftedNetwork([1, 1, 1], dtype=torch.float64)
+        net = LiftedNetwork([1, 1, 1], dtype=torch.float64, generator=torch.Generator())
         with torch.no_grad():
             for parameter, value in zip([*net.weights, *net.biases],
                                         [self.w0, self.w1, self.b0, self.b1]):
@@ -87,21 +91,26 @@ class TwoUnit:
         return net
 
     @property
+    def potential(self) -> Reweighted:
+        """U = γ D_1 + D_2 with the Fenchel–Young divergence."""
+        return Reweighted((self.gamma, 1.0))
+
+    @property
     def border(self) -> float:
-        """β*, the border of stability: U − βℓ has a minimum for β < β* = 1/(1 + w_1²).
+        """β*, the border of stability: U − βℓ has a minimum for β < β* = 1/(1 + w_1²/γ).
 
         Here Zach (2025), eq. (19), is exact: where the hidden unit is on, the energy is a
-        quadratic form whose determinant is 1 − β(1 + w_1²).
+        quadratic form whose determinant is γ − β(γ + w_1²).
         """
-        return safe_beta(self.net)
+        return safe_beta(self.net, self.potential.gamma)
 
     def is_stable(self, weight: float) -> bool:
         """Whether U + weight·ℓ has a minimum, and one that sweeps of eq. (17) reach."""
         return weight > -REACHABLE * self.border
 
     def energy(self, weight: float) -> Energy:
-        """E = U + weight·ℓ with the Fenchel–Young potential."""
-        return FenchelYoung() + weight * Euclidean(self._tensor(self.y))
+        """E = U + weight·ℓ."""
+        return self.potential + weight * Euclidean(self._tensor(self.y))
 
     def landscape(self, weight: float, z1: np.ndarray, z2: np.ndarray) -> np.ndarray:
         """E at arrays of activations that broadcast together; +∞ where z_1 < 0."""
@@ -127,26 +136,27 @@ class TwoUnit:
 
     def rovr(self, beta: float) -> float:
         """min_z ℓ(z) + U(z; x)/β ≤ ℓ(z*)."""
-        return self._value(ROVR(beta, solver=EXACT))
+        return self._value(ROVR(beta, potential=self.potential, solver=EXACT))
 
     def arovr(self, beta: float) -> float:
         """max_z ℓ(z) − U(z; x)/β ≥ ℓ(z*)."""
         self._check(-positive("beta", beta))
-        return self._value(AROVR(beta, solver=EXACT))
+        return self._value(AROVR(beta, potential=self.potential, solver=EXACT))
 
     def bounds(self, beta: float) -> tuple[float, float]:
-        """ℓ(z*)/(1 + βκ) ≤ ROVR and AROVR ≤ ℓ(z*)/(1 − βκ), where κ = 1 + w_1².
+        """ℓ(z*)/(1 + βκ) ≤ ROVR and AROVR ≤ ℓ(z*)/(1 − βκ), where κ = 1 + w_1²/γ.
 
         Equalities as long as the hidden unit is on both at z* and at the optimum.
         """
-        lower, upper = two_sided(self.net, self._tensor(self.x), self._tensor(self.y), beta)
+        lower, upper = two_sided(self.net, self._tensor(self.x), self._tensor(self.y), beta,
+                                 self.potential.gamma)
         return lower.item(), upper.item()
 
     def path(self, weight: float, passes: int) -> np.ndarray:
         """The steps of ``passes`` sweeps of eq. (17), from z* on, shape (2·passes + 1, 2).
 
         A sweep moves z_2 first and z_1 second. This is the bare iteration: without the
-        safeguards of ``lnn_core.Sweeps`` it may overshoot, oscillate or run away.
+        safeguards of ``lnn_core.Shooting`` it may overshoot, oscillate or run away.
         """
         with torch.no_grad():
             z = self.net.activations(self._tensor(self.x))
@@ -159,8 +169,9 @@ class TwoUnit:
 
     def _check(self, weight: float) -> None:
         if not self.is_stable(weight):
-            raise ValueError(f"beta={-weight:g} must be below {REACHABLE:g}/(1 + w1^2)="
-                             f"{REACHABLE * self.border:g}: at 1/(1 + w1^2)={self.border:g} "
+            kappa = "(1 + w1^2)" if self.gamma == 1 else "(1 + w1^2/gamma)"
+            raise ValueError(f"beta={-weight:g} must be below {REACHABLE:g}/{kappa}="
+                             f"{REACHABLE * self.border:g}: at 1/{kappa}={self.border:g} "
                              "U - beta*loss loses its minimum")
 
     def _value(self, objective: Objective) -> float:

@@ -17,7 +17,8 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from .checks import positive
-from .inference import InferenceDiverged, Report, Solver, infer
+from .inference import InferenceDiverged, Report, infer
+from .points import Solver
 from .losses import Euclidean, Loss
 from .network import Activations, LiftedNetwork
 from .objectives import AROVR, LiftedObjective, LossFamily
@@ -65,7 +66,8 @@ class GeneralizedAROVR(LiftedObjective):
     def value(self, net, x, target):
         loss = self.loss(target)
         self.distance.check(self, net, x.detach(), loss)
-        rest = self.rest(net, x, self.potential)
+        rest = 0.0 if self.potential.minimum_is_zero else self.minimum(
+            net, x, self.potential, Loss())
         with torch.no_grad():
             pair, self.report = self.distance.maximise(self, net, x.detach(), loss)
         self.activations = pair
@@ -302,4 +304,6 @@ class _Joint:
 
         first, last = residual(self.pack(self.net.activations(self.x))), residual(v)
         floor = 1e-8 * (1 + v.norm(dim=1))
-        return Report(passes, last.to(like), last <= (1e-4 * first).maximum(floor))
+        converged = last <= (1e-4 * first).maximum(floor)
+        gap = 0.5 * last.square() / self.energy(v).abs().clamp_min(floor**2)
+        return Report(passes, gap.to(like), converged, torch.zeros_like(converged))

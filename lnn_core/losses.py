@@ -47,6 +47,11 @@ class Loss:
         total = sum(weight * target for weight, target in self.terms)
         return total if self.slope is None else total - self.slope
 
+    def repeat(self, copies: int) -> Loss:
+        """The loss of so many copies of the batch, one after the other."""
+        return Loss(tuple((repeat_rows(weight, copies), repeat_rows(target, copies))
+                          for weight, target in self.terms), repeat_rows(self.slope, copies))
+
     def __add__(self, other: Loss) -> Loss:
         slopes = [slope for slope in (self.slope, other.slope) if slope is not None]
         return Loss(self.terms + other.terms, sum(slopes[1:], slopes[0]) if slopes else None)
@@ -62,6 +67,12 @@ class Loss:
 
     def __sub__(self, other: Loss) -> Loss:
         return self + (-other)
+
+
+def repeat_rows(value: float | Tensor | None, copies: int) -> float | Tensor | None:
+    """The rows, one a sample, so many times over; anything without such rows as it is."""
+    rows = isinstance(value, Tensor) and value.ndim == 2 and len(value) > 1
+    return value.repeat(copies, 1) if rows else value
 
 
 #: A loss for every target, such as ``Euclidean``.

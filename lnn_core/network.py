@@ -118,6 +118,10 @@ class LiftedNetwork(nn.Module):
         """The layers that z_k feeds."""
         return [child for _, child in self._outgoing[k]]
 
+    def feeders(self, k: int) -> list[int]:
+        """The layers that feed layer k; 0 is the input."""
+        return [j for _, j in self._incoming[k]]
+
     def activations(self, x: Tensor) -> Activations:
         """The forward pass z*: [x, z_1, …, z_L] with z_k = f_k(a_k) and U(z*; x) = 0."""
         z = [x]

@@ -22,9 +22,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from . import envelope
 from .bounds import stability_threshold
 from .checks import as_targets, check_input, positive
-from .inference import InferenceDiverged, Report, Solver, infer
+from .inference import Report, minimise
+from .points import Solver
 from .losses import Euclidean, Loss, LossFamily, Targeted
 from .network import LiftedNetwork
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
@@ -32,14 +34,14 @@ from .tilts import Tilt
 
 Attack = Callable[[LossFamily, Tensor], Loss]
 
-#: Inference this short has settled the whole batch: no sample in it runs away.
+#: Inference this short has settled what can be settled.
 SHORT = 10
 
 
 class StabilityWarning(UserWarning):
-    """β is beyond the border of stability of samples that inference could not settle.
+    """Samples' energies have no minimum, or inference cannot find it and β is beyond the border.
 
-    Looked for only where inference took more than ``SHORT`` passes.
+    The latter is looked for only where inference took more than ``SHORT`` passes.
     """
 
 
@@ -102,36 +104,49 @@ class LiftedObjective(Objective):
 
     def minimum(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss) -> Tensor:
         """m(h) = min_z U(z; x) + h(z_L), shape (batch,), with its envelope gradient."""
-        energy = Energy(potential, h)
-        z, self.report = infer(net, x.detach(), energy, solver=self.solver)
-        self.check_stability(net, z[0], energy)
-        z[0] = x
-        values = energy(net, z)
-        if not values.isfinite().all():
-            raise InferenceDiverged("activations ran away: their energy is no longer finite; "
-                                    "lower beta or raise gamma")
-        return values
+        return self._minima(net, x, Energy(potential, h), copies=1)
+
+    def fall(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss,
+             more: Loss) -> Tensor:
+        """m(h) − m(h + more), shape (batch,): both minima at once, as one batch of twice the size."""
+        both = x.new_tensor([[0.0], [1.0]]).repeat_interleave(len(x), 0)
+        energy = Energy(potential.repeat(2), h.repeat(2) + both * more.repeat(2))
+        without, including = self._minima(net, x, energy, copies=2).split(len(x))
+        return without - including
+
+    def _minima(self, net: LiftedNetwork, x: Tensor, energy: Energy, copies: int) -> Tensor:
+        point, self.report = minimise(net, x.detach(), energy, self.solver, copies)
+        self.check_stability(net, point.z[0], energy)
+        return envelope.value(net, x, point)
 
     def check_stability(self, net: LiftedNetwork, x: Tensor, energy: Energy) -> None:
-        """StabilityWarning if samples are unsettled and −∇²h is above their 1/λ_max(K)."""
-        unsettled, push = ~self.report.converged, -energy.output.curvature
-        if self.report.passes <= SHORT or not push > 0 or not unsettled.any():
-            return
-        U = energy.potential
+        """StabilityWarning if samples have no minimum, or are unsettled and beyond 1/λ_max(K)."""
+        beyond, unsettled = self.report.unbounded, ~self.report.converged
+        if self.report.passes > SHORT and unsettled.any():
+            beyond = beyond | (unsettled & self._beyond_border(net, x, energy))
+        if beyond.any():  # the share in steps of 10 %, so that a training run does not flood
+            warnings.warn(
+                f"beta={self.beta:g} is beyond the border of stability for up to "
+                f"{10 * math.ceil(10 * int(beyond.sum()) / len(beyond))} % of a batch: its values are "
+                "lower bounds; lower beta or raise gamma (bounds.stability_threshold)",
+                StabilityWarning, stacklevel=6)
+
+    @staticmethod
+    def _beyond_border(net: LiftedNetwork, x: Tensor, energy: Energy) -> Tensor | bool:
+        """Whether −∇²h is above the 1/λ_max(K) of the network linearised at x, (batch,)."""
+        q, U = energy.output.curvature, energy.potential
+        push = -(q.amin(-1) if isinstance(q, Tensor) and q.ndim == 2 else q)
         U = U.base if isinstance(U, Tilted) else U  # a linear tilt has no curvature
         gamma, U = (U.gamma, U.base) if isinstance(U, Reweighted) else (None, U)
-        if isinstance(U, (FenchelYoung, LeastSquares)):
-            beyond = stability_threshold(net, x[unsettled], gamma, base=U) < push
-            if beyond.any():  # the share in steps of 10 %, so that a training run does not flood
-                warnings.warn(
-                    f"beta={self.beta:g} is beyond the border of stability for up to "
-                    f"{10 * math.ceil(10 * int(beyond.sum()) / len(x))} % of a batch, and inference "
-                    "did not settle: lower beta or raise gamma (bounds.stability_threshold)",
-                    StabilityWarning, stacklevel=5)
+        if not isinstance(U, (FenchelYoung, LeastSquares)):
+            return False
+        return stability_threshold(net, x, gamma, base=U) < push
 
-    def rest(self, net: LiftedNetwork, x: Tensor, potential: Potential) -> Tensor | float:
-        """m(0), which is zero on the forward pass unless the potential is tilted (eq. 6)."""
-        return 0.0 if potential.minimum_is_zero else self.minimum(net, x, potential, Loss())
+    def gain(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss) -> Tensor:
+        """m(0) − m(h), shape (batch,); m(0) = 0 unless the potential is tilted (eq. 6)."""
+        if potential.minimum_is_zero:
+            return -self.minimum(net, x, potential, h)
+        return self.fall(net, x, potential, Loss(), h)
 
     def check_beta(self, net: LiftedNetwork, curvature: float | Tensor) -> None:
         """ValueError unless U − β·h is bounded in z_L for an h of (at most) this curvature."""
@@ -154,8 +169,7 @@ class ROVR(LiftedObjective):
     def value(self, net, x, target):
         U, loss = self.potential, self.loss(target)
         U.check(net)
-        rest = self.rest(net, x, U)
-        return (self.minimum(net, x, U, self.beta * loss) - rest) / self.beta
+        return -self.gain(net, x, U, self.beta * loss) / self.beta
 
     def __repr__(self):
         return f"ROVR(beta={self.beta:g})"
@@ -173,8 +187,7 @@ class AROVR(LiftedObjective):
     def value(self, net, x, target):
         U, loss = self.potential, self.loss(target)
         self.check_beta(net, loss.curvature)
-        rest = self.rest(net, x, U)
-        return (rest - self.minimum(net, x, U, -self.beta * loss)) / self.beta
+        return self.gain(net, x, U, -self.beta * loss) / self.beta
 
     def __repr__(self):
         return f"AROVR(beta={self.beta:g})"
@@ -221,8 +234,7 @@ class TargetedROVR(_TargetedObjective):
 
     def value(self, net, x, target):
         U, attack, loss = self.setting(net, x, target)
-        attacked = self.minimum(net, x, U, attack)
-        return (self.minimum(net, x, U, attack + loss) - attacked) / self.scale
+        return -self.fall(net, x, U, attack, loss) / self.scale
 
 
 class TargetedAROVR(_TargetedObjective):
@@ -235,5 +247,4 @@ class TargetedAROVR(_TargetedObjective):
     def value(self, net, x, target):
         U, attack, loss = self.setting(net, x, target)
         self.check_beta(net, (loss - attack).curvature / self.beta)
-        attacked = self.minimum(net, x, U, attack)
-        return (attacked - self.minimum(net, x, U, attack - loss)) / self.scale
+        return self.fall(net, x, U, attack, -loss) / self.scale

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from .checks import check_input
 from .flat import Units, flatten
-from .inference import InferenceDiverged, Report
+from .points import InferenceDiverged, Point, Report
 from .network import Activations, LiftedNetwork
 from .objectives import LiftedObjective
 from .potentials import Energy
@@ -91,11 +91,11 @@ def growth(net: LiftedNetwork, energy: Energy) -> float:
 class Exhaustive:
     """The oracle as a solver, for toy networks: ``AROVR(0.25, solver=Exhaustive())``."""
 
-    def __call__(self, net: LiftedNetwork, energy: Energy, z: Activations) -> Report:
-        """Replace z by the global minimiser, in place."""
-        _, best = minimum(net, z[0], energy)
-        z[1:] = best[1:]
-        return Report(0, z[0].new_zeros(len(z[0])), torch.ones(len(z[0]), dtype=torch.bool))
+    def __call__(self, net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
+        """The global minimiser, wherever one starts."""
+        _, z = minimum(net, start.z[0], energy)
+        done = torch.ones(len(z[0]), dtype=torch.bool)
+        return Point.of(net, energy, z), Report(0, torch.zeros_like(start.energy), done, ~done)
 
 
 def objective(objective: LiftedObjective, net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .convex import ConvexFunction
-from .losses import Loss
+from .losses import Loss, repeat_rows
 from .network import Activations, LiftedNetwork
 
 
@@ -57,15 +57,24 @@ class Potential(ABC):
     def check(self, net: LiftedNetwork) -> None:
         """Raise ValueError where the potential's parameters do not fit the network."""
 
-    def by_layer(self, net: LiftedNetwork, z: Activations) -> Tensor:
+    def repeat(self, copies: int) -> Potential:
+        """The potential of so many copies of the batch, one after the other."""
+        return self
+
+    def by_layer(self, net: LiftedNetwork, z: Activations,
+                 a: Sequence[Tensor | None] | None = None) -> Tensor:
         """The layers' shares of U(z; x), shape (L, batch)."""
         return torch.stack([
-            self.terms(k, net.function(k), z[k], net.preactivation(k, z)).sum(-1)
-            for k in range(1, net.depth + 1)])
+            self.terms(k, net.function(k), z[k], net.preactivation(k, z) if a is None else a[k])
+            .sum(-1) for k in range(1, net.depth + 1)])
 
-    def __call__(self, net: LiftedNetwork, z: Activations) -> Tensor:
-        """U(z; x) with x = z[0], shape (batch,); differentiable in weights, z and x."""
-        return self.by_layer(net, z).sum(0)
+    def __call__(self, net: LiftedNetwork, z: Activations,
+                 a: Sequence[Tensor | None] | None = None) -> Tensor:
+        """U(z; x) with x = z[0], shape (batch,); differentiable in weights, z and x.
+
+        ``a`` saves computing the pre-activations where they are known.
+        """
+        return self.by_layer(net, z, a).sum(0)
 
     def __add__(self, loss: Loss) -> Energy:
         return Energy(self, loss)
@@ -190,6 +199,9 @@ class Tilted(Potential):
                                  f"{net.sizes[k]} units")
             _check_dtype(f"g_{k}", entry, net)
 
+    def repeat(self, copies):
+        return Tilted([repeat_rows(g, copies) for g in self.g], self.base)
+
     def domain(self, G):
         return self.base.domain(G)
 
@@ -218,9 +230,14 @@ class Energy:
     potential: Potential
     output: Loss
 
-    def __call__(self, net: LiftedNetwork, z: Activations) -> Tensor:
-        """E(z), shape (batch,)."""
-        return self.potential(net, z) + self.output(z[-1])
+    def __call__(self, net: LiftedNetwork, z: Activations,
+                 a: Sequence[Tensor | None] | None = None) -> Tensor:
+        """E(z), shape (batch,); ``a`` as for a potential."""
+        return self.potential(net, z, a) + self.output(z[-1])
+
+    def repeat(self, copies: int) -> Energy:
+        """The energy of so many copies of the batch, one after the other."""
+        return Energy(self.potential.repeat(copies), self.output.repeat(copies))
 
     def check(self, net: LiftedNetwork) -> None:
         """Raise ValueError where E cannot have a minimum over z_L alone."""

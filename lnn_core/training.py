@@ -68,7 +68,7 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
         report = objective.report
         total += value.item() * len(rows)
         passes += 0 if report is None else report.passes
-        converged += len(rows) if report is None else int(report.converged.sum())
+        converged += len(rows) * (1.0 if report is None else report.converged.float().mean().item())
     return total / len(train.y), passes / len(batches), converged / len(train.y)
 
 

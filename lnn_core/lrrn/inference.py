@@ -1,0 +1,98 @@
+"""Free and clamped activations, eq. (20), and the derivative of the free ones.
+
+Inference is a strictly convex quadratic program over a box (:mod:`.boxqp`): there is one
+solution, no start can miss it, and the report bounds how far from it the result is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..checks import as_targets, check_input
+from ..network import Activations
+from .boxqp import BoxQP, Report, Solver, SpectralDescent
+
+if TYPE_CHECKING:
+    from .model import LRRN
+
+
+@torch.no_grad()
+def infer(net: LRRN, x: Tensor, y: Tensor | None = None, *, solver: Solver | None = None,
+          start: Activations | None = None) -> tuple[Activations, Report]:
+    """argmin_z E(z; x): the free solution z*(x), or with y the clamped one, z_L = y (20).
+
+    Parameters
+    ----------
+    x : shape (batch, d_0).
+    y : labels (batch,) or targets (batch, d_L) inside C_L.
+    solver : ``SpectralDescent()`` (default) or ``CoordinateDescent()``, the paper's.
+    start : activations to start from, such as the free ones for the clamped.
+
+    Returns
+    -------
+    z, report : [x, z_1, …, z_L] without autograd history, and a :class:`Report`.
+
+    Raises
+    ------
+    ValueError : x or y does not fit the network (before any computing).
+    """
+    check_input(net, x)
+    target = None if y is None else clamped_target(net, x, y)
+    qp, solver = net.quadratic(x), solver or SpectralDescent()
+    flat = None if start is None else torch.cat(start[1:], 1)
+    if target is None:
+        z, report = solver(qp, flat)
+    else:
+        z, report = solve_clamped(qp, target, solver, flat)
+    return net.split(x, z), report
+
+
+def solve_clamped(qp: BoxQP, target: Tensor, solver: Solver,
+                  start: Tensor | None = None) -> tuple[Tensor, Report]:
+    """The minimum of ``qp`` with the last entries held at ``target``; z of shape (batch, n)."""
+    free = qp.g.shape[1] - target.shape[1]
+    hidden = BoxQP(qp.H[:free, :free], qp.g[:, :free] - target @ qp.H[free:, :free],
+                   qp.lower[:free], qp.upper[:free])
+    z, report = solver(hidden, None if start is None else start[:, :free])
+    return torch.cat([z, target], 1), report
+
+
+def clamped_target(net: LRRN, x: Tensor, y: Tensor) -> Tensor:
+    """Targets (batch, d_L), labels one-hot; ValueError where they are not in C_L."""
+    target, outputs = as_targets(net, x, y), net.function(net.depth)
+    outside = target[(target < outputs.lower) | (target > outputs.upper)]
+    if outside.numel():
+        raise ValueError(f"y holds {outside[0].item():g}, outside the output's set {outputs!r}")
+    return target
+
+
+class _Minimiser(torch.autograd.Function):
+    """z*(H, g) with its derivative: dz* = (H_ii)⁻¹(dg − dH z*)_i on the units i inside the box.
+
+    Backward solves with H_ii by asking the same solver for the program whose units are
+    held at zero where z* lies on a bound, and free elsewhere.
+    """
+
+    @staticmethod
+    def forward(ctx, H: Tensor, g: Tensor, lower: Tensor, upper: Tensor, solver: Solver) -> Tensor:
+        qp = BoxQP(H, g, lower, upper)
+        z, _ = solver(qp)
+        ctx.save_for_backward(H, z, qp.inside(z))
+        ctx.solver = solver
+        return z
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, v: Tensor):
+        H, z, inside = ctx.saved_tensors
+        reach = torch.where(inside, torch.inf, 0.0).to(z.dtype)
+        u, _ = ctx.solver(BoxQP(H, v, -reach, reach))
+        return -u.T @ z if ctx.needs_input_grad[0] else None, u, None, None, None
+
+
+def minimiser(qp: BoxQP, solver: Solver | None = None) -> Tensor:
+    """The minimum's place, shape (batch, n), differentiable in H and g."""
+    return _Minimiser.apply(qp.H, qp.g, qp.lower, qp.upper, solver or SpectralDescent())

@@ -1,0 +1,193 @@
+"""Lifted regression/reconstruction networks: the energy of Høier and Zach (2020).
+
+Layer k = 1, …, L has activations z_k in a closed convex set C_k, a weight W of shape
+(d_k, d_{k−1}), a strength β_k ≥ 0 of its reconstruction, and two biases:
+
+    E(z; x) = ½ Σ_k γ^{k−1} ( ‖z_k − W z_{k−1} − b‖² + β_k ‖Wᵀ z_k − z_{k−1} − c‖² ),  z_0 = x.
+
+For γ = 1 this is their eq. (1), for γ < 1 the discounted energy (17). The paper numbers
+W_k, b_k and c_k from 0; in code ``weights[k − 1]``, ``biases[k − 1]`` and
+``reconstruction_biases[k − 1]`` are those of layer k, as is ``beta[k − 1]``.
+
+E is strictly convex in z = (z_1, …, z_L) whatever the weights: its first half alone is the
+squared norm of a linear map of z that is lower triangular with ones on the diagonal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..convex import Box, ConvexFunction
+from ..network import Activations, _checked_functions, _checked_sizes
+from .boxqp import BoxQP, SpectralDescent
+from .inference import minimiser
+
+
+class LRRN(nn.Module):
+    """A lifted regression/reconstruction network; calling it gives the output z_L*(x).
+
+    Parameters
+    ----------
+    sizes : (d_0, d_1, …, d_L); d_0 is the input's dimension.
+    activation : the constraint set of the hidden layers, or one for each of them, as the
+        convex function of that name: ``ReLU()`` is z ≥ 0 (the default), ``Identity()`` no
+        constraint, ``Box(lower, upper)`` an interval.
+    output : the set of the output layer (default: ``Identity()``).
+    beta : β_k, one number for all layers or one a layer. Default: 1, …, 1, 0 as in
+        Corollary 2, non-expansive features under a plain regression layer.
+    gamma : the feedback parameter γ > 0 of (17).
+    bias : whether layers have the biases b and c.
+    init : ``"uniform"`` draws weights from U(−1/√fan_in, 1/√fan_in), ``"normal"`` from
+        N(0, 1/fan_in). Biases start at zero.
+    generator : the source of the initial weights (default: torch's global one).
+
+    Raises
+    ------
+    ValueError : fewer than two sizes, a size below 1, a negative β, γ not positive, or the
+        wrong number of sets or β.
+    TypeError : a set that is no box.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        activation: Box | Sequence[Box] | None = None,
+        output: Box | None = None,
+        *,
+        beta: float | Sequence[float] | None = None,
+        gamma: float = 1.0,
+        bias: bool = True,
+        init: str = "uniform",
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        self.sizes = _checked_sizes(sizes)
+        self.depth = len(self.sizes) - 1
+        self.functions = _checked_functions(self.depth, activation, output)
+        for function in self.functions:
+            if not isinstance(function, Box):
+                raise TypeError(f"a layer's set must be a box such as ReLU(); got {function!r}")
+        self.beta = checked_beta(self.depth, beta)
+        if not 0 < gamma < math.inf:
+            raise ValueError(f"gamma={gamma} must be positive and finite")
+        self.gamma = float(gamma)
+        factory = {"dtype": dtype, "device": device}
+        pairs = list(zip(self.sizes[1:], self.sizes[:-1]))
+        self.weights = nn.ParameterList(torch.empty(*pair, **factory) for pair in pairs)
+        self.biases, self.reconstruction_biases = (
+            nn.ParameterList(nn.Parameter(torch.zeros(pair[side], **factory), requires_grad=bias)
+                             for pair in pairs) for side in (0, 1))
+        bounds = [torch.cat([torch.full((size,), getattr(function, side), **factory)
+                             for size, function in zip(self.sizes[1:], self.functions)])
+                  for side in ("lower", "upper")]
+        self.register_buffer("lower", bounds[0], persistent=False)
+        self.register_buffer("upper", bounds[1], persistent=False)
+        self.reset_parameters(init, generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, init: str = "uniform",
+                         generator: torch.Generator | None = None) -> None:
+        """Draw fresh weights."""
+        if init not in ("uniform", "normal"):
+            raise ValueError(f'init={init!r} must be "uniform" or "normal"')
+        for weight in self.weights:
+            scale = 1 / math.sqrt(weight.shape[1])
+            if init == "uniform":
+                weight.uniform_(-scale, scale, generator=generator)
+            else:
+                weight.normal_(0.0, scale, generator=generator)
+
+    def function(self, k: int) -> ConvexFunction:
+        """The function whose domain is the set C_k of layer k = 1, …, L."""
+        return self.functions[k - 1]
+
+    def residuals(self, z: Activations) -> list[tuple[Tensor, Tensor]]:
+        """(z_k − W z_{k−1} − b, Wᵀz_k − z_{k−1} − c) of each layer: regression, reconstruction."""
+        return [(z[k] - nn.functional.linear(z[k - 1], W, b), z[k] @ W - z[k - 1] - c)
+                for k, (W, b, c) in enumerate(
+                    zip(self.weights, self.biases, self.reconstruction_biases), 1)]
+
+    def energy(self, z: Activations) -> Tensor:
+        """E(z; x) of eqs. (1) and (17), shape (batch,), for z = [x, z_1, …, z_L]."""
+        return 0.5 * sum(
+            self.gamma**k * (regression.square().sum(1) + beta * reconstruction.square().sum(1))
+            for k, (beta, (regression, reconstruction)) in enumerate(
+                zip(self.beta, self.residuals(z))))
+
+    def quadratic(self, x: Tensor) -> BoxQP:
+        """E as a function of the n = d_1 + … + d_L activations: ½zᵀHz − gᵀz + const(x).
+
+        H, (n, n), does not depend on x: block k on the diagonal is γ^{k−1}(I + β_k W Wᵀ) +
+        γ^k(W′ᵀW′ + β_{k+1}I), W′ being the weight of layer k + 1, and the block that joins
+        layers k and k − 1 is −γ^{k−1}(1 + β_k)W. It costs one small product a layer for a
+        whole batch; then a pass of inference is one product with H. (All blocks are stored,
+        zeros too: at two or three layers that saves nothing, at L layers a factor L/3.)
+        Differentiable in weights, biases and x.
+        """
+        diagonal, below, linear = [], [], []
+        for k, (W, b, c, beta) in enumerate(
+                zip(self.weights, self.biases, self.reconstruction_biases, self.beta)):
+            scale, out, into = self.gamma**k, _eye(W, 0), _eye(W, 1)
+            diagonal.append(scale * (out + beta * W @ W.T))
+            linear.append(scale * (b + beta * W @ c))
+            if k == 0:
+                linear[0] = linear[0] + (1 + beta) * nn.functional.linear(x, W)
+            else:
+                below.append(-scale * (1 + beta) * W)
+                diagonal[k - 1] = diagonal[k - 1] + scale * (W.T @ W + beta * into)
+                linear[k - 1] = linear[k - 1] - scale * (b @ W + beta * c)
+        g = torch.cat([part.expand(len(x), -1) for part in linear], 1)
+        return BoxQP(_tridiagonal(diagonal, below), g, self.lower, self.upper)
+
+    def split(self, x: Tensor, z: Tensor) -> Activations:
+        """[x, z_1, …, z_L] of flat activations z, shape (batch, n)."""
+        return [x, *z.split(self.sizes[1:], 1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The prediction z_L*(x), shape (batch, d_L); differentiable in x and the parameters.
+
+        The derivative is that of the minimiser (implicit function theorem), exact wherever
+        no activation sits on a kink.
+        """
+        return minimiser(self.quadratic(x), SpectralDescent(1e-4))[:, -self.sizes[-1]:]
+
+    def extra_repr(self) -> str:
+        gamma = "" if self.gamma == 1 else f", gamma={self.gamma:g}"
+        return (f"sizes={list(self.sizes)}, functions={list(self.functions)}, "
+                f"beta={list(self.beta)}{gamma}")
+
+
+def checked_beta(depth: int, beta: float | Sequence[float] | None) -> tuple[float, ...]:
+    """One β ≥ 0 a layer; the default is that of Corollary 2."""
+    if beta is None:
+        return (1.0,) * (depth - 1) + (0.0,)
+    given = (beta,) * depth if isinstance(beta, (int, float)) else tuple(beta)
+    if len(given) != depth:
+        raise ValueError(f"{len(given)} values of beta given for {depth} layers")
+    for value in given:
+        if not 0 <= value < math.inf:
+            raise ValueError(f"beta={value} must be finite and not negative")
+    return tuple(float(value) for value in given)
+
+
+def _eye(like: Tensor, side: int) -> Tensor:
+    return torch.eye(like.shape[side], dtype=like.dtype, device=like.device)
+
+
+def _tridiagonal(diagonal: list[Tensor], below: list[Tensor]) -> Tensor:
+    """The symmetric matrix with these blocks on and below its diagonal."""
+    def block(i: int, j: int) -> Tensor:
+        if i == j:
+            return diagonal[i]
+        if i == j + 1:
+            return below[j]
+        return below[i].T if j == i + 1 else diagonal[0].new_zeros(len(diagonal[i]), len(diagonal[j]))
+
+    layers = range(len(diagonal))
+    return torch.cat([torch.cat([block(i, j) for j in layers], 1) for i in layers])

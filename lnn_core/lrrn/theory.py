@@ -1,0 +1,415 @@
+"""The statements of Høier and Zach (2020), each as a number with a limit it must not pass.
+
+A claim draws a random instance from a seed and measures it: a Lipschitz claim gives the
+largest ratio ‖z(x) − z(x′)‖ / (constant·‖x − x′‖) that it found, to be at most 1; an
+equality or a limit gives an error, to be at most a small tolerance. :func:`table` runs all
+claims on many instances. Everything is in float64 and converged to about 1e-12.
+
+"new" marks what the paper does not state, "corrected" what it prints differently.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..convex import Box, Identity, ReLU
+from .bounds import (
+    certified_radius, gain, jacobian, largest_gain, lipschitz, refined_constants,
+)
+from .boxqp import SpectralDescent
+from .inference import infer
+from .layers import RRLayer, feed_forward
+from .model import LRRN
+from .objectives import Contrastive, Unsupervised
+
+EXACT = SpectralDescent(1e-12, max_passes=100_000)
+SETS = (Identity(), ReLU(), Box(0, 1), Box(-0.5, 2))
+
+Prox = Callable[[Tensor, float], Tensor]
+
+#: prox(v, t) = argmin_z ½‖z − v‖² + t·G(z) of convex functions G, separable and not.
+PROXES: dict[str, Prox] = {
+    "none": lambda v, t: v,
+    "z >= 0": lambda v, t: v.clamp_min(0),
+    "box": lambda v, t: v.clamp(-0.5, 0.5),
+    "ball": lambda v, t: v / v.norm(dim=1, keepdim=True).clamp_min(1),
+    "1-norm": lambda v, t: v.sign() * (v.abs() - t).clamp_min(0),
+    "2-norm": lambda v, t: v * (1 - t / v.norm(dim=1, keepdim=True).clamp_min(1e-300)).clamp_min(0),
+    "square": lambda v, t: v / (1 + t),
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement, where it is made, and ``measure(seed)``, which must be at most ``limit``."""
+
+    name: str
+    source: str
+    claim: str
+    limit: float
+    measure: Callable[[torch.Generator], float]
+
+    def __call__(self, seed: int) -> float:
+        return self.measure(torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: the worst of all instances against the limit."""
+
+    source: str
+    claim: str
+    instances: int
+    worst: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        return self.worst <= self.limit
+
+
+CLAIMS: dict[str, Claim] = {}
+RATIO, EQUAL = 1 + 1e-7, 1e-8
+
+
+def claim(source: str, text: str, limit: float = EQUAL):
+    """Register a measure under its function's name."""
+    def register(measure: Callable[[torch.Generator], float]):
+        CLAIMS[measure.__name__] = Claim(measure.__name__, source, text, limit, measure)
+        return measure
+    return register
+
+
+def table(instances: int = 20, seed: int = 0) -> list[Row]:
+    """Every claim on ``instances`` random instances, drawn with seed, seed + 1, …"""
+    return [Row(c.source, c.claim, instances, max(c(seed + i) for i in range(instances)), c.limit)
+            for c in CLAIMS.values()]
+
+
+# --------------------------------------------------------------------------- instances
+
+
+def normal(draw: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=draw, dtype=torch.float64)
+
+
+def uniform(draw: torch.Generator, low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand((), generator=draw, dtype=torch.float64))
+
+
+def strength(draw: torch.Generator) -> float:
+    """β between 1/20 and 20, even on a logarithmic scale."""
+    return 20 ** uniform(draw, -1, 1)
+
+
+def choice(draw: torch.Generator, options):
+    options = list(options)
+    return options[int(torch.randint(len(options), (), generator=draw))]
+
+
+def network(draw: torch.Generator, beta: str = "mixed", depth: int | None = None,
+            sets=SETS, gamma: float | None = None) -> LRRN:
+    """A random network with biases; β: ``"mixed"`` (some zero), ``"zero"``, ``"corollary"``."""
+    depth = choice(draw, range(1, 5)) if depth is None else depth
+    sizes = [choice(draw, range(2, 6)) for _ in range(depth + 1)]
+    betas = {"mixed": [choice(draw, (0.0, 1.0, strength(draw))) for _ in range(depth)],
+             "zero": 0.0, "corollary": None}[beta]
+    net = LRRN(sizes, [choice(draw, sets) for _ in range(depth - 1)], beta=betas,
+               gamma=uniform(draw, 0.3, 1.5) if gamma is None else gamma,
+               generator=draw, dtype=torch.float64)
+    with torch.no_grad():
+        for W in net.weights:
+            W.copy_(uniform(draw, 0.3, 1.5) * normal(draw, *W.shape))
+        for bias in (*net.biases, *net.reconstruction_biases):
+            bias.copy_(0.5 * normal(draw, len(bias)))
+    return net
+
+
+def proximal(beta: float, W: Tensor, x: Tensor, prox: Prox) -> Tensor:
+    """P_{β,W,G}(x) of eq. (4), x: (batch, m), by accelerated proximal gradient steps."""
+    H = torch.eye(len(W), dtype=W.dtype) + beta * W @ W.T
+    right, step = (1 + beta) * x @ W.T, 1 / float(torch.linalg.matrix_norm(H, 2))
+    z = y = torch.zeros_like(right)
+    momentum = (1 - step**0.5) / (1 + step**0.5)  # the strong convexity of H is at least 1
+    for _ in range(5000):
+        previous, z = z, prox(y - step * (y @ H - right), step)
+        y = z + momentum * (z - previous)
+        if (z - previous).abs().max() <= 1e-15 * (1 + z.abs().max()):
+            break
+    return z
+
+
+def steepest(P: Callable[[Tensor], Tensor], W: Tensor, draw: torch.Generator) -> float:
+    """The largest ‖P(x) − P(x′)‖/‖x − x′‖ found, moving x′ − x along Wᵀ(P(x) − P(x′)).
+
+    That is the direction in which the proof of Lemma 1 looks for the worst case.
+    """
+    x, worst = 2 * normal(draw, 64, W.shape[1]), 0.0
+    u = normal(draw, *x.shape) * 10 ** (4 * torch.rand(64, 1, generator=draw, dtype=x.dtype) - 3)
+    length = u.norm(dim=1, keepdim=True)
+    at_x = P(x)
+    for _ in range(5):
+        v = P(x + u) - at_x
+        worst = max(worst, float((v.norm(dim=1, keepdim=True) / length).max()))
+        u = v @ W
+        u = length * u / u.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    return worst
+
+
+def slope(net: LRRN, draw: torch.Generator, samples: int = 200) -> float:
+    """The largest norm of the output's Jacobian over random inputs."""
+    x = 3 * normal(draw, samples, net.sizes[0])
+    return float(torch.linalg.matrix_norm(jacobian(net, x, solver=EXACT), 2).max())
+
+
+def distance(a, b) -> float:
+    """The largest absolute difference, relative to the largest entry of b."""
+    pairs = [(a, b)] if isinstance(a, Tensor) else list(zip(a, b))
+    scale = max(float(q.abs().max()) for _, q in pairs)
+    return max(float((p - q).abs().max()) for p, q in pairs) / max(scale, 1e-300)
+
+
+# --------------------------------------------------------------------------- section 3.1
+
+
+@claim("(3)", "inference in one linear layer is the closed form")
+def closed_form(draw):
+    net = network(draw, depth=1, sets=(Identity(),))
+    layer = RRLayer(*net.sizes, net.beta[0], dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(net.weights[0])
+        layer.bias.copy_(net.biases[0])
+        layer.reconstruction_bias.copy_(net.reconstruction_biases[0])
+        x = normal(draw, 20, net.sizes[0])
+        return distance(infer(net, x, solver=EXACT)[0][-1], layer(x))
+
+
+@claim("section 3.1", "f_β is largest at 1/√β, where it is (β^½ + β^−½)/2")
+def largest_value(draw):
+    beta = strength(draw)
+    sigma = torch.logspace(-4, 4, 100_001, dtype=torch.float64)
+    above = float(gain(sigma, beta).max()) - largest_gain(beta)
+    return max(above, abs(gain(beta**-0.5, beta) - largest_gain(beta)))
+
+
+@claim("Remark 1 (corrected)", "‖A_β‖ = max_i f_β(σ_i), at the σ_i with |log(σ_i√β)| least")
+def operator_norm(draw):
+    layer = RRLayer(choice(draw, range(1, 6)), choice(draw, range(1, 6)), strength(draw),
+                    generator=draw, dtype=torch.float64)
+    A = layer(torch.eye(layer.weight.shape[1], dtype=torch.float64)).detach().T
+    sigma = torch.linalg.svdvals(layer.weight.detach())
+    closest = sigma[(sigma * layer.beta**0.5).log().abs().argmin()]
+    norm = torch.linalg.matrix_norm(A, 2)
+    return distance(torch.stack([layer.lipschitz() * torch.ones_like(norm),
+                                 gain(closest, layer.beta)]), norm.expand(2))
+
+
+# --------------------------------------------------------------------------- Lipschitz bounds
+
+
+def _operator_ratio(draw: torch.Generator, beta: float, constant: Callable[[float], float]) -> float:
+    W = uniform(draw, 0.2, 2) * normal(draw, choice(draw, range(1, 6)), choice(draw, range(1, 6)))
+    prox, norm = choice(draw, PROXES.values()), float(torch.linalg.matrix_norm(W, 2))
+    return steepest(lambda x: proximal(beta, W, x, prox), W, draw) / constant(norm)
+
+
+@claim("Lemma 1", "P_{β,W,G} is (β^½ + β^−½)/2-Lipschitz", RATIO)
+def lemma_1(draw):
+    beta = strength(draw)
+    return _operator_ratio(draw, beta, lambda norm: largest_gain(beta))
+
+
+@claim("Corollary 1", "P_{1,W,G} is 1-Lipschitz", RATIO)
+def corollary_1(draw):
+    return _operator_ratio(draw, 1.0, lambda norm: 1.0)
+
+
+@claim("Lemma 2", "P_{0,W,G} is ‖W‖-Lipschitz", RATIO)
+def lemma_2(draw):
+    return _operator_ratio(draw, 0.0, lambda norm: norm)
+
+
+@claim("new", "P_{β,W,G} is f_β(min(‖W‖, 1/√β))-Lipschitz", RATIO)
+def lemmas_joined(draw):
+    beta = strength(draw)
+    return _operator_ratio(draw, beta, lambda norm: gain(min(norm, beta**-0.5), beta))
+
+
+@claim("Theorem 1", "z_L* is Π_k ρ_k-Lipschitz, for every γ", RATIO)
+def theorem_1(draw):
+    net = network(draw)
+    return slope(net, draw) / lipschitz(net)
+
+
+@claim("Corollary 2", "β = (1, …, 1, 0): z_L* is ‖W_{L−1}‖-Lipschitz", RATIO)
+def corollary_2(draw):
+    net = network(draw, "corollary")
+    return slope(net, draw) / float(torch.linalg.matrix_norm(net.weights[-1].detach(), 2))
+
+
+@claim("new", "z_L* is Lipschitz with the refined constants", RATIO)
+def refined_theorem(draw):
+    net = network(draw)
+    return slope(net, draw) / lipschitz(net, refined=True)
+
+
+@claim("new", "the refined constants are at most the ρ_k of (13)", RATIO)
+def refined_is_smaller(draw):
+    net = network(draw)
+    return max(r / rho for r, rho in zip(refined_constants(net), _paper_constants(net)))
+
+
+def _paper_constants(net: LRRN) -> list[float]:
+    return [largest_gain(beta) if beta else float(torch.linalg.matrix_norm(W.detach(), 2))
+            for W, beta in zip(net.weights, net.beta)]
+
+
+@claim("section 4.2", "no change below m/(√2ρ) changes the prediction (rays of steepest descent)",
+       RATIO)
+def certificate(draw):
+    net = network(draw, "corollary")
+    x = 2 * normal(draw, 50, net.sizes[0])
+    radius, label = certified_radius(net, x, solver=EXACT), net(x).detach().argmax(1)
+    J, rows, worst = jacobian(net, x, solver=EXACT), torch.arange(len(x)), 0.0
+    for other in range(net.sizes[-1]):
+        ray = J[:, other] - J[rows, label]
+        ray = ray / ray.norm(dim=1, keepdim=True).clamp_min(1e-300)
+        for length in torch.logspace(-2, 3, 60, dtype=x.dtype):
+            changed = net(x + length * ray).detach().argmax(1) != label
+            if changed.any():
+                worst = max(worst, float((radius / length)[changed].max()))
+    return worst
+
+
+# --------------------------------------------------------------------------- Remarks 2 and 3
+
+
+SMALL = 1e-6
+
+
+def backpropagated(net: LRRN, x: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Output and mean gradients (weights, then biases b) of ½‖z_L − y‖² in the plain network
+    z_k = projection of Wz_{k−1} + b onto C_k, by autograd."""
+    z = x
+    for k, (W, b) in enumerate(zip(net.weights, net.biases), 1):
+        z = net.function(k).activation(torch.nn.functional.linear(z, W, b))
+    loss = 0.5 * (z - y).square().sum(1).mean()
+    return z.detach(), list(torch.autograd.grad(loss, [*net.weights, *net.biases]))
+
+
+def contrastive_gradient(net: LRRN, x: Tensor, y: Tensor) -> list[Tensor]:
+    """Gradients of the contrastive loss over γ^{L−1}: the last layer's term counts 1."""
+    value = Contrastive(EXACT)(net, x, y) / net.gamma ** (net.depth - 1)
+    return list(torch.autograd.grad(value, [*net.weights, *net.biases]))
+
+
+def _limit_instance(draw: torch.Generator) -> tuple[LRRN, Tensor, Tensor]:
+    net = network(draw, "zero", depth=choice(draw, (2, 3)), sets=(Identity(), ReLU()), gamma=SMALL)
+    return net, normal(draw, 4, net.sizes[0]), normal(draw, 4, net.sizes[-1])
+
+
+@claim("Remark 2", "β = 0, γ → 0: the output tends to the forward pass", 1e-3)
+def forward_limit(draw):
+    net, x, y = _limit_instance(draw)
+    return distance(infer(net, x, solver=EXACT)[0][-1], backpropagated(net, x, y)[0])
+
+
+@claim("Remark 2", "β = 0, γ → 0: contrastive gradients tend to back-propagation's", 1e-3)
+def gradient_limit(draw):
+    net, x, y = _limit_instance(draw)
+    return distance(contrastive_gradient(net, x, y), backpropagated(net, x, y)[1])
+
+
+@claim("new", "β > 0, γ → 0: linear networks tend to RR layers, loss ½‖z_L − y‖²_{I + βWWᵀ}", 1e-3)
+def reconstruction_limit(draw):
+    beta = strength(draw)
+    net = network(draw, "zero", depth=2, sets=(Identity(),), gamma=SMALL)
+    net.beta = (beta,) * 2
+    chain = feed_forward(net.sizes, beta, activation=torch.nn.Identity, dtype=torch.float64)
+    for layer, W, b, c in zip(chain[::2], net.weights, net.biases, net.reconstruction_biases):
+        layer.weight, layer.bias, layer.reconstruction_bias = W, b, c
+    x, y = normal(draw, 4, net.sizes[0]), normal(draw, 4, net.sizes[-1])
+    error = chain(x) - y
+    loss = 0.5 * (error.square().sum(1) + beta * (error @ net.weights[-1]).square().sum(1)).mean()
+    expected = torch.autograd.grad(loss, [*net.weights, *net.biases])
+    outputs = distance(infer(net, x, solver=EXACT)[0][-1], chain(x).detach())
+    return max(outputs, distance(contrastive_gradient(net, x, y), expected))
+
+
+@torch.no_grad()
+def undiscounted(net: LRRN) -> LRRN:
+    """The network with γ = 1 and the same energy, in z′_k = γ^{(k−1)/2} z_k, for β = 0:
+
+        W′ = γ^½ W for k ≥ 2, and b′ = γ^{(k−1)/2} b.
+
+    Remark 2 says that (1) and (17) are equivalent in this way. With reconstruction terms
+    they are not: layer k's regression wants z′_k = γ^{(k−1)/2} z_k, its reconstruction
+    wants the factor γ^{(k−1)/2} on z_{k−1}. Nor is there another way: for one unit a layer,
+    L = 2 and β = 1, comparing the coefficients of x², xz_1, z_2², z_1z_2 and z_1² leaves
+    (γ − 1)(γw_1² − 1) = 0.
+
+    Raises ValueError for β_k > 0 and k ≥ 2 and a set other than z ≥ 0 or all (boxes would
+    have to scale too).
+    """
+    if any(net.beta[1:]):
+        raise ValueError(f"beta={list(net.beta)} must be 0 after the first layer: the discount "
+                         "cannot be absorbed where weights reconstruct")
+    if any(not isinstance(function, (Identity, ReLU)) for function in net.functions[1:]):
+        raise ValueError(f"sets {list(net.functions)} do not stay the same when activations scale")
+    plain, root = copy.deepcopy(net), net.gamma**0.5
+    plain.gamma = 1.0
+    for k in range(1, net.depth):
+        plain.weights[k].mul_(root)
+        plain.biases[k].mul_(root**k)
+    return plain
+
+
+@claim("Remark 2 (corrected)", "β = 0: a change of scales absorbs γ")
+def absorbed_discount(draw):
+    net = network(draw, "zero", sets=(Identity(), ReLU()))
+    z = [normal(draw, 10, size) for size in net.sizes]
+    scaled = [z[0]] + [net.gamma ** (k / 2) * z_k for k, z_k in enumerate(z[1:])]
+    return distance(undiscounted(net).energy(scaled).detach(), net.energy(z).detach())
+
+
+@claim("Remark 3", "x ↦ min_z E(z; x) is convex")
+def convex_in_x(draw):
+    net, energy = network(draw), Unsupervised(EXACT)
+    a, b, t = normal(draw, 50, net.sizes[0]), normal(draw, 50, net.sizes[0]), uniform(draw, 0, 1)
+    with torch.no_grad():
+        J_a, J_b, J = (energy(net, x, reduction="none") for x in (a, b, t * a + (1 - t) * b))
+    return float((J - t * J_a - (1 - t) * J_b).max())
+
+
+# --------------------------------------------------------------------------- section 4
+
+
+@claim("section 4.1", "one linear layer, β = 1: no W has less energy than the leading PCA modes",
+       RATIO)
+def principal_components(draw):
+    d, r = choice(draw, range(3, 7)), choice(draw, (1, 2))
+    x = normal(draw, 40, d) @ normal(draw, d, d)
+    spectrum, modes = torch.linalg.eigh(x.T @ x / len(x))
+    net = LRRN([d, r], beta=1.0, bias=False, generator=draw, dtype=torch.float64)
+    least = 0.5 * float(spectrum[:-r].sum())
+    with torch.no_grad():
+        random = float(Unsupervised(EXACT)(net, x))
+        net.weights[0].copy_(modes[:, -r:].T)
+        best = float(Unsupervised(EXACT)(net, x))
+    return max(least / random, abs(best / least - 1) + 1)
+
+
+@claim("section 4.2 (new)", "½‖z_L* − y‖²_S ≤ E(ẑ) − E(z*), S⁻¹ = (H⁻¹)_LL", RATIO)
+def contrast_bounds_the_error(draw):
+    net = network(draw)
+    x, y = normal(draw, 20, net.sizes[0]), normal(draw, 20, net.sizes[-1])
+    with torch.no_grad():
+        contrast = Contrastive(EXACT)(net, x, y, reduction="none")
+        error, d = infer(net, x, solver=EXACT)[0][-1] - y, net.sizes[-1]
+        S = torch.linalg.inv(torch.linalg.inv(net.quadratic(x[:1]).H)[-d:, -d:])
+    return float((0.5 * ((error @ S) * error).sum(1) / contrast).max())
