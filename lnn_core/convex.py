@@ -49,6 +49,10 @@ class ConvexFunction(ABC):
         """D(z‖a) = G(z) − z·a + G*(a) ≥ 0, element-wise (Zach 2025, eq. 2)."""
         return self.value(z) - z * a + self.conjugate(a)
 
+    def divergence_sum(self, z: Tensor, a: Tensor, e: Tensor) -> Tensor:
+        """Σ D over the last axis, given e = z − f(a), for z in [lower, upper]."""
+        return self.divergence(z, a).sum(-1)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -80,17 +84,19 @@ class Box(ConvexFunction):
         return ((a >= self.lower) & (a <= self.upper)).to(a.dtype)
 
     def respond(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
-        return self.activation(b / (1.0 + q))
+        return self.activation(b if isinstance(q, float) and q == 0.0 else b / (1.0 + q))
 
     def divergence(self, z: Tensor, a: Tensor) -> Tensor:
-        """½(z − f)² + (z − f)(f − a) with f = f(a): eq. (2) without its cancellation.
+        """e·(z − ½e − a) with e = z − f(a): eq. (2) without its cancellation.
 
-        Both terms are non-negative for z in the box (the second because f is the
-        projection of a), so the result stays accurate where z is close to f(a).
+        Both factors have the same sign for z in the box (f is the projection of a), so the
+        result stays accurate where z is close to f(a).
         """
-        f = self.activation(a)
-        inside = (z >= self.lower) & (z <= self.upper)
-        return torch.where(inside, 0.5 * (z - f).square() + (z - f) * (f - a), math.inf)
+        inside, e = (z >= self.lower) & (z <= self.upper), z - self.activation(a)
+        return torch.where(inside, e * (z - 0.5 * e - a), math.inf)
+
+    def divergence_sum(self, z: Tensor, a: Tensor, e: Tensor) -> Tensor:
+        return torch.linalg.vecdot(e, torch.sub(z - a, e, alpha=0.5))
 
     def __repr__(self) -> str:
         return f"Box({self.lower:g}, {self.upper:g})"
@@ -107,6 +113,9 @@ class Identity(Box):
 
     def divergence(self, z: Tensor, a: Tensor) -> Tensor:
         return 0.5 * (z - a).square()
+
+    def divergence_sum(self, z: Tensor, a: Tensor, e: Tensor) -> Tensor:
+        return 0.5 * torch.linalg.vecdot(e, e)
 
     __repr__ = ConvexFunction.__repr__
 

@@ -18,35 +18,38 @@ from .network import LiftedNetwork
 from .points import Point
 
 
-def value(net: LiftedNetwork, x: Tensor, point: Point) -> Tensor:
-    """The point's energy, shape (batch,), differentiable in the weights, biases and x.
+def value(net: LiftedNetwork, x: Tensor, point: Point, factors: tuple[float, ...]) -> Tensor:
+    """Σ_c factors[c]·E_c, shape (batch,), differentiable in the weights, biases and x.
 
-    The point may hold several batches after one another that all share the input x.
+    The point holds as many copies of the batch, one after the other, as there are factors.
     """
-    return _Envelope.apply(net, point, x, *net.weights, *(net.biases or ()))
+    return _Envelope.apply(net, point, factors, x, *net.tensors(net.weights), *net.tensors(net.biases))
 
 
 class _Envelope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, net: LiftedNetwork, point: Point, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.net, ctx.point = net, point
-        ctx.save_for_backward(x, *parameters)  # detects weights changed before backward
-        return point.energy.clone()
+    def forward(ctx, net: LiftedNetwork, point: Point, factors: tuple[float, ...], x: Tensor,
+                *parameters: Tensor) -> Tensor:
+        ctx.net, ctx.point, ctx.factors = net, point, factors
+        ctx.save_for_backward(x, *parameters)  # so that torch notices weights changed since
+        total, *others = (factor * energy
+                          for factor, energy in zip(factors, point.energy.split(len(x))))
+        return sum(others, start=total)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, slope: Tensor):
         x, *parameters = ctx.saved_tensors
-        net, point = ctx.net, ctx.point
-        e = [None] + [e_k * -slope[:, None] for e_k in point.e[1:]]
-        # What the input sees is linear in e: copies of the batch add up first.
-        shared = [None] + [e_k.view(-1, *x.shape[:1], e_k.shape[1]).sum(0) if len(e_k) > len(x)
-                           else e_k for e_k in e[1:]]
-        needed = ctx.needs_input_grad[2:]
-        to_x = sum(shared[k] @ W for (j, k), W in zip(net.edges, parameters) if j == 0) \
-            if needed[0] else None
-        edges, biases = len(net.edges), len(parameters) - len(net.edges)
-        to_W = [(shared[k].T @ x if j == 0 else e[k].T @ point.z[j]) if wanted else None
-                for (j, k), wanted in zip(net.edges, needed[1:1 + edges])]
-        to_b = [shared[k].sum(0) for k in range(1, biases + 1)]
-        return None, None, to_x, *to_W, *to_b
+        net, z, edges, copies = ctx.net, ctx.point.z, len(ctx.net.edges), len(ctx.factors)
+        slopes = torch.cat([-factor * slope for factor in ctx.factors])[:, None]
+        e = [None] + [slopes * e_k for e_k in ctx.point.e[1:]]
+        # The input is the same for all copies: what reaches it adds up first.
+        first = {k: e[k] if copies == 1 else e[k].view(copies, *x.shape[:1], -1).sum(0)
+                 for j, k in net.edges if j == 0}
+        wanted = ctx.needs_input_grad[3:]
+        to_x = (sum(first[k] @ W for (j, k), W in zip(net.edges, parameters) if j == 0)
+                if wanted[0] else None)
+        to_W = [(e[k].T @ z[j] if j else first[k].T @ x) if want else None
+                for (j, k), want in zip(net.edges, wanted[1:])]
+        to_b = [e_k.sum(0) if want else None for e_k, want in zip(e[1:], wanted[1 + edges:])]
+        return None, None, None, to_x, *to_W, *to_b

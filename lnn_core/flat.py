@@ -138,7 +138,7 @@ def flatten(net: LiftedNetwork, energy: Energy, x: Tensor | None = None) -> Unit
             raise TypeError(f"the oracle knows Identity, ReLU, Box and Tanh; got {function!r}")
     base, gamma, tilts = _unwrap(energy.potential, net)
     outputs, curvature, offset = slice(start[-2], n), np.zeros(n), np.zeros(batch)
-    curvature[outputs] = energy.output.curvature
+    curvature[outputs] = _rows(energy.output.curvature, 1, net.sizes[-1])[0]  # of all samples
     if x is not None:
         for g in tilts:
             linear += np.concatenate([_rows(g_k, batch, d_k) for g_k, d_k in zip(g, net.sizes[1:])],
@@ -168,4 +168,4 @@ def _unwrap(potential: Potential, net: LiftedNetwork) -> tuple[Potential, np.nda
 def _rows(entry: Tensor | float | None, batch: int, size: int) -> np.ndarray:
     """A number, a tensor or None (zero), broadcast to (batch, size)."""
     array = 0.0 if entry is None else entry.detach().numpy() if isinstance(entry, Tensor) else entry
-    return np.broadcast_to(array, (batch, size))
+    return np.broadcast_to(array[:1] if np.ndim(array) == 2 and batch == 1 else array, (batch, size))

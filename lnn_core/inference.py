@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .checks import check_input
-from .losses import repeat_rows
 from .network import Activations, LiftedNetwork
 from .points import InferenceDiverged, Point, Report, Solver
 from .potentials import Energy
@@ -25,21 +24,22 @@ __all__ = ["InferenceDiverged", "PaperSweeps", "Report", "Shooting", "infer", "m
 
 @torch.no_grad()
 def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | None = None,
-             copies: int = 1) -> tuple[Point, Report]:
+             rows: Tensor | None = None) -> tuple[Point, Report]:
     """:func:`infer`, with all that is known about where it ended.
 
-    The energy may be that of several copies of the batch, one after the other: their forward
-    pass is computed once.
+    Input is not checked again. The energy may be that of these ``rows`` of x, which may
+    repeat: their forward pass is computed once.
     """
-    check_input(net, x)
     energy.check(net)
     z, a = [x], [None]
     for k in range(1, net.depth + 1):
         a.append(net.preactivation(k, z))
         z.append(net.function(k).activation(a[k]))
-    z, a = ([repeat_rows(v, copies) for v in values] for values in (z, a))
-    zero = [None] + [torch.zeros_like(a_k) for a_k in a[1:]]
-    return (solver or Shooting())(net, energy, Point(z, a, zero, energy(net, z, a)))
+    if rows is not None:
+        z, a = ([None if v is None else v[rows] for v in values] for values in (z, a))
+    start = Point(z, a, [None] + [0.0] * net.depth, energy.potential.forward_value(z)
+                  + energy.output(z[-1]))
+    return (solver or Shooting())(net, energy, start)
 
 
 def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
@@ -61,5 +61,6 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
     ValueError : x or the energy does not fit the network (before any computing).
     InferenceDiverged : activations that are no longer finite.
     """
+    check_input(net, x)
     end, report = minimise(net, x, energy, solver)
     return end.z, report

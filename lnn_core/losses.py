@@ -31,30 +31,34 @@ class Loss:
 
     def __call__(self, z: Tensor) -> Tensor:
         """ℓ(z), shape (batch,)."""
-        value = z.new_zeros(len(z))
+        parts = [] if self.slope is None else [(self.slope * z).sum(-1)]
         for weight, target in self.terms:
-            value = value + 0.5 * (weight * (z - target).square()).sum(-1)
-        return value if self.slope is None else value + (self.slope * z).sum(-1)
+            gap = z - target
+            if isinstance(weight, Tensor):
+                parts.append(0.5 * (weight * gap.square()).sum(-1))
+            else:
+                parts.append(0.5 * weight * torch.linalg.vecdot(gap, gap))
+        return _sum(parts) if parts else z.new_zeros(len(z))
 
     @property
     def curvature(self) -> float | Tensor:
         """q = Σ_i w_i: the loss is q-strongly convex (concave when negative)."""
-        return sum(weight for weight, _ in self.terms)
+        return _sum([weight for weight, _ in self.terms])
 
     @property
     def pull(self) -> Tensor | float:
         """c = Σ_i w_i·y_i − g, so that ∇ℓ(z) = q·z − c."""
-        total = sum(weight * target for weight, target in self.terms)
-        return total if self.slope is None else total - self.slope
+        parts = [weight * target for weight, target in self.terms]
+        return _sum(parts if self.slope is None else [*parts, -self.slope])
 
-    def repeat(self, copies: int) -> Loss:
-        """The loss of so many copies of the batch, one after the other."""
-        return Loss(tuple((repeat_rows(weight, copies), repeat_rows(target, copies))
-                          for weight, target in self.terms), repeat_rows(self.slope, copies))
+    def take(self, rows: Tensor) -> Loss:
+        """The loss of these samples of the batch, which may repeat."""
+        return Loss(tuple((take_rows(weight, rows), take_rows(target, rows))
+                          for weight, target in self.terms), take_rows(self.slope, rows))
 
     def __add__(self, other: Loss) -> Loss:
         slopes = [slope for slope in (self.slope, other.slope) if slope is not None]
-        return Loss(self.terms + other.terms, sum(slopes[1:], slopes[0]) if slopes else None)
+        return Loss(self.terms + other.terms, _sum(slopes) if slopes else None)
 
     def __mul__(self, factor: float | Tensor) -> Loss:
         return Loss(tuple((factor * weight, target) for weight, target in self.terms),
@@ -69,10 +73,13 @@ class Loss:
         return self + (-other)
 
 
-def repeat_rows(value: float | Tensor | None, copies: int) -> float | Tensor | None:
-    """The rows, one a sample, so many times over; anything without such rows as it is."""
-    rows = isinstance(value, Tensor) and value.ndim == 2 and len(value) > 1
-    return value.repeat(copies, 1) if rows else value
+def _sum(parts: list) -> Tensor | float:
+    return sum(parts[1:], start=parts[0]) if parts else 0.0
+
+
+def take_rows(value: float | Tensor | None, rows: Tensor) -> float | Tensor | None:
+    """The rows of a tensor that has one a sample; anything else as it is."""
+    return value[rows] if isinstance(value, Tensor) and value.ndim == 2 and len(value) > 1 else value
 
 
 #: A loss for every target, such as ``Euclidean``.

@@ -61,6 +61,8 @@ class LiftedNetwork(nn.Module):
                           for k in range(self.depth + 1)]
         self._outgoing = [[(i, k) for i, (j, k) in enumerate(self.edges) if j == source]
                           for source in range(self.depth + 1)]
+        self._moving = tuple(k for k in range(1, self.depth + 1)
+                             if any(j for _, j in self._incoming[k]))
         factory = {"dtype": dtype, "device": device}
         self.weights = nn.ParameterList(
             torch.empty(self.sizes[k], self.sizes[j], **factory) for j, k in self.edges)
@@ -92,6 +94,16 @@ class LiftedNetwork(nn.Module):
             raise ValueError(f"no connection {edge}; the network has {list(self.edges)}")
         return self.weights[self.edges.index(edge)]
 
+    @staticmethod
+    def tensors(parameters: nn.ParameterList | None) -> list[nn.Parameter]:
+        """The list's entries: its own look-up takes as long as a small matrix product."""
+        return [] if parameters is None else list(parameters._parameters.values())
+
+    def weights_into(self, k: int) -> list[tuple[int, nn.Parameter]]:
+        """The layers j that feed layer k (0 is the input), each with its W_kj."""
+        weights = self.tensors(self.weights)
+        return [(j, weights[i]) for i, j in self._incoming[k]]
+
     @property
     def is_chain(self) -> bool:
         """Whether every layer is fed by the layer before it and by nothing else."""
@@ -100,10 +112,11 @@ class LiftedNetwork(nn.Module):
     def preactivation(self, k: int, z: Activations) -> Tensor:
         """a_k = Σ_j W_kj z_j + b_k, shape (batch, d_k)."""
         (first, j), *rest = self._incoming[k]
-        bias = None if self.biases is None else self.biases[k - 1]
-        a = nn.functional.linear(z[j], self.weights[first], bias)
+        weights = self.tensors(self.weights)
+        bias = None if self.biases is None else self.tensors(self.biases)[k - 1]
+        a = nn.functional.linear(z[j], weights[first], bias)
         for i, j in rest:
-            a = a + nn.functional.linear(z[j], self.weights[i])
+            a = a + nn.functional.linear(z[j], weights[i])
         return a
 
     def feedback(self, k: int, errors: Sequence[Tensor | None]) -> Tensor | None:
@@ -111,16 +124,18 @@ class LiftedNetwork(nn.Module):
 
         ``errors[k′]`` has shape (batch, d_k′). Returns None for the output layer.
         """
-        signals = [errors[child] @ self.weights[i] for i, child in self._outgoing[k]]
+        weights = self.tensors(self.weights)
+        signals = [errors[child] @ weights[i] for i, child in self._outgoing[k]]
         return sum(signals[1:], signals[0]) if signals else None
 
     def fed_by(self, k: int) -> list[int]:
         """The layers that z_k feeds."""
         return [child for _, child in self._outgoing[k]]
 
-    def feeders(self, k: int) -> list[int]:
-        """The layers that feed layer k; 0 is the input."""
-        return [j for _, j in self._incoming[k]]
+    @property
+    def moving(self) -> tuple[int, ...]:
+        """The layers whose pre-activations depend on activations, and not on the input alone."""
+        return self._moving
 
     def activations(self, x: Tensor) -> Activations:
         """The forward pass z*: [x, z_1, …, z_L] with z_k = f_k(a_k) and U(z*; x) = 0."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from . import envelope
 from .bounds import stability_threshold
 from .checks import as_targets, check_input, positive
-from .inference import Report, minimise
+from .inference import InferenceDiverged, Report, minimise
 from .points import Solver
 from .losses import Euclidean, Loss, LossFamily, Targeted
 from .network import LiftedNetwork
@@ -102,22 +102,27 @@ class LiftedObjective(Objective):
         self.potential = FenchelYoung() if potential is None else potential
         self.solver = solver
 
-    def minimum(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss) -> Tensor:
-        """m(h) = min_z U(z; x) + h(z_L), shape (batch,), with its envelope gradient."""
-        return self._minima(net, x, Energy(potential, h), copies=1)
+    def minimum(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss,
+                factor: float = 1.0) -> Tensor:
+        """factor·m(h) with m(h) = min_z U(z; x) + h(z_L), (batch,), and its envelope gradient."""
+        return self._minima(net, x, Energy(potential, h), (factor,))
 
-    def fall(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss,
-             more: Loss) -> Tensor:
-        """m(h) − m(h + more), shape (batch,): both minima at once, as one batch of twice the size."""
-        both = x.new_tensor([[0.0], [1.0]]).repeat_interleave(len(x), 0)
-        energy = Energy(potential.repeat(2), h.repeat(2) + both * more.repeat(2))
-        without, including = self._minima(net, x, energy, copies=2).split(len(x))
-        return without - including
+    def fall(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss, more: Loss,
+             factor: float) -> Tensor:
+        """factor·(m(h) − m(h + more)), (batch,): both minima as one batch of twice the size."""
+        rows = torch.arange(len(x), device=x.device).repeat(2)
+        second = x.new_tensor([[0.0], [1.0]]).repeat_interleave(len(x), 0)
+        energy = Energy(potential.take(rows), h.take(rows) + second * more.take(rows))
+        return self._minima(net, x, energy, (factor, -factor), rows)
 
-    def _minima(self, net: LiftedNetwork, x: Tensor, energy: Energy, copies: int) -> Tensor:
-        point, self.report = minimise(net, x.detach(), energy, self.solver, copies)
+    def _minima(self, net: LiftedNetwork, x: Tensor, energy: Energy,
+                factors: tuple[float, ...], rows: Tensor | None = None) -> Tensor:
+        point, self.report = minimise(net, x.detach(), energy, self.solver, rows)
+        if not point.energy.sum().isfinite():  # of the user's own solver, or input far off
+            raise InferenceDiverged("activations ran away: their energy is no longer finite; "
+                                    "lower beta or raise gamma")
         self.check_stability(net, point.z[0], energy)
-        return envelope.value(net, x, point)
+        return envelope.value(net, x, point, factors)
 
     def check_stability(self, net: LiftedNetwork, x: Tensor, energy: Energy) -> None:
         """StabilityWarning if samples have no minimum, or are unsettled and beyond 1/λ_max(K)."""
@@ -142,11 +147,12 @@ class LiftedObjective(Objective):
             return False
         return stability_threshold(net, x, gamma, base=U) < push
 
-    def gain(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss) -> Tensor:
-        """m(0) − m(h), shape (batch,); m(0) = 0 unless the potential is tilted (eq. 6)."""
+    def reach(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss,
+              factor: float) -> Tensor:
+        """factor·(m(0) − m(h)), (batch,); m(0) = 0 unless the potential is tilted (eq. 6)."""
         if potential.minimum_is_zero:
-            return -self.minimum(net, x, potential, h)
-        return self.fall(net, x, potential, Loss(), h)
+            return self.minimum(net, x, potential, h, -factor)
+        return self.fall(net, x, potential, Loss(), h, factor)
 
     def check_beta(self, net: LiftedNetwork, curvature: float | Tensor) -> None:
         """ValueError unless U − β·h is bounded in z_L for an h of (at most) this curvature."""
@@ -169,7 +175,7 @@ class ROVR(LiftedObjective):
     def value(self, net, x, target):
         U, loss = self.potential, self.loss(target)
         U.check(net)
-        return -self.gain(net, x, U, self.beta * loss) / self.beta
+        return self.reach(net, x, U, self.beta * loss, -1 / self.beta)
 
     def __repr__(self):
         return f"ROVR(beta={self.beta:g})"
@@ -187,7 +193,7 @@ class AROVR(LiftedObjective):
     def value(self, net, x, target):
         U, loss = self.potential, self.loss(target)
         self.check_beta(net, loss.curvature)
-        return self.gain(net, x, U, -self.beta * loss) / self.beta
+        return self.reach(net, x, U, -self.beta * loss, 1 / self.beta)
 
     def __repr__(self):
         return f"AROVR(beta={self.beta:g})"
@@ -234,7 +240,7 @@ class TargetedROVR(_TargetedObjective):
 
     def value(self, net, x, target):
         U, attack, loss = self.setting(net, x, target)
-        return -self.fall(net, x, U, attack, loss) / self.scale
+        return self.fall(net, x, U, attack, loss, -1 / self.scale)
 
 
 class TargetedAROVR(_TargetedObjective):
@@ -247,4 +253,4 @@ class TargetedAROVR(_TargetedObjective):
     def value(self, net, x, target):
         U, attack, loss = self.setting(net, x, target)
         self.check_beta(net, (loss - attack).curvature / self.beta)
-        return self.fall(net, x, U, attack, -loss) / self.scale
+        return self.fall(net, x, U, attack, -loss, 1 / self.scale)

@@ -62,6 +62,9 @@ def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Acti
     Unbounded : an energy without a minimum (see :func:`growth`).
     """
     check_input(net, x)
+    q = energy.output.curvature
+    if isinstance(q, Tensor) and q.ndim == 2 and (q != q[0]).any():
+        return _by_curvature(net, x, energy, q)
     units, rate = flatten(net, energy, x.detach()), growth(net, energy)
     if not rate > 1e-10 * units.gamma.max():
         raise Unbounded(f"E(t·d) grows like {rate:.1e}·t² along some direction d: the energy is "
@@ -74,6 +77,16 @@ def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Acti
     if not np.allclose(ours, values.detach().numpy(), rtol=1e-9, atol=1e-9):
         raise RuntimeError(f"two ways to compute E disagree: {ours} and {values.tolist()}")
     return values, z
+
+
+def _by_curvature(net: LiftedNetwork, x: Tensor, energy: Energy,
+                  q: Tensor) -> tuple[Tensor, Activations]:
+    """The minimum where samples differ in the curvature of h: one group after the other."""
+    group = q.unique(dim=0, return_inverse=True)[1]
+    rows = [(group == i).nonzero()[:, 0] for i in range(int(group.max()) + 1)]
+    values, z = zip(*(minimum(net, x[i], energy.take(i)) for i in rows))
+    order = torch.cat(rows).argsort()
+    return torch.cat(values)[order], [x] + [torch.cat(z_k)[order] for z_k in zip(*z)][1:]
 
 
 def growth(net: LiftedNetwork, energy: Energy) -> float:

@@ -38,8 +38,12 @@ class Point:
         """The point of these activations, given their pre-activations or not."""
         layers = range(1, net.depth + 1)
         a = [None] + [net.preactivation(k, z) for k in layers] if a is None else a
-        e = [None] + [energy.potential.error(k, net.function(k), z[k], a[k]) for k in layers]
-        return cls(z, a, e, energy(net, z, a))
+        U, e, value = energy.potential, [None], energy.output(z[-1])
+        for k in layers:
+            share, error = U.share_and_error(k, net.function(k), z[k], a[k])
+            value = value + share
+            e.append(error)
+        return cls(z, a, e, value)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ def residual(net: LiftedNetwork, energy: Energy, point: Point) -> Tensor:
 def scale(start: Point, end: Point) -> Tensor:
     """What gaps are relative to, shape (batch,): max(|E|, the gain over the start).
 
-    Never below what rounding the outputs would change.
+    A little more, so that it is never below what rounding the outputs would change.
     """
-    size = torch.finfo(end.energy.dtype).eps * end.z[-1].square().sum(-1) + 1e-30
-    return torch.maximum(end.energy.abs(), start.energy - end.energy).maximum(size)
+    eps, output = torch.finfo(end.energy.dtype).eps, start.z[-1]
+    size = torch.maximum(end.energy.abs(), start.energy - end.energy)
+    return size.add_(torch.linalg.vecdot(output, output), alpha=eps).clamp_min_(1e-30)

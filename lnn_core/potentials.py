@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .convex import ConvexFunction
-from .losses import Loss, repeat_rows
+from .losses import Loss, take_rows
 from .network import Activations, LiftedNetwork
 
 
@@ -46,6 +46,14 @@ class Potential(ABC):
                 q: Tensor | float = 0.0) -> Tensor:
         """argmin_z terms + (q/2)·z² − p·z, shape (batch, d_k)."""
 
+    def share_and_error(self, k: int, G: ConvexFunction, z: Tensor,
+                        a: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's share of U, (batch,), and e_k, for a z in the domain of G.
+
+        Both at once, as solvers need them after every pass.
+        """
+        return self.terms(k, G, z, a).sum(-1), self.error(k, G, z, a)
+
     def weight(self, k: int) -> float:
         """The smallest curvature γ that the terms of layer k give to a unit."""
         return 1.0
@@ -57,8 +65,8 @@ class Potential(ABC):
     def check(self, net: LiftedNetwork) -> None:
         """Raise ValueError where the potential's parameters do not fit the network."""
 
-    def repeat(self, copies: int) -> Potential:
-        """The potential of so many copies of the batch, one after the other."""
+    def take(self, rows: Tensor) -> Potential:
+        """The potential of these samples of the batch, which may repeat."""
         return self
 
     def by_layer(self, net: LiftedNetwork, z: Activations,
@@ -74,7 +82,13 @@ class Potential(ABC):
 
         ``a`` saves computing the pre-activations where they are known.
         """
-        return self.by_layer(net, z, a).sum(0)
+        return sum(self.terms(k, net.function(k), z[k],
+                              net.preactivation(k, z) if a is None else a[k]).sum(-1)
+                   for k in range(1, net.depth + 1))
+
+    def forward_value(self, z: Activations) -> Tensor | float:
+        """U at the forward pass z, where every D_k is zero."""
+        return 0.0
 
     def __add__(self, loss: Loss) -> Energy:
         return Energy(self, loss)
@@ -94,6 +108,10 @@ class FenchelYoung(Potential):
 
     def error(self, k, G, z, a):
         return z - G.activation(a)
+
+    def share_and_error(self, k, G, z, a):
+        e = z - G.activation(a)
+        return G.divergence_sum(z, a, e), e
 
     def respond(self, k, G, a, p, q=0.0):
         return G.respond(a + p, q)
@@ -161,6 +179,13 @@ class Reweighted(Potential):
     def error(self, k, G, z, a):
         return self.gamma[k - 1] * self.base.error(k, G, z, a)
 
+    def share_and_error(self, k, G, z, a):
+        gamma = self.gamma[k - 1]
+        if isinstance(gamma, Tensor) and gamma.ndim:
+            return super().share_and_error(k, G, z, a)
+        share, error = self.base.share_and_error(k, G, z, a)
+        return gamma * share, gamma * error
+
     def respond(self, k, G, a, p, q=0.0):
         gamma = self.gamma[k - 1]
         return self.base.respond(k, G, a, p / gamma, q / gamma)
@@ -199,8 +224,8 @@ class Tilted(Potential):
                                  f"{net.sizes[k]} units")
             _check_dtype(f"g_{k}", entry, net)
 
-    def repeat(self, copies):
-        return Tilted([repeat_rows(g, copies) for g in self.g], self.base)
+    def take(self, rows):
+        return Tilted([take_rows(g, rows) for g in self.g], self.base)
 
     def domain(self, G):
         return self.base.domain(G)
@@ -212,8 +237,16 @@ class Tilted(Potential):
         terms = self.base.terms(k, G, z, a)
         return terms if self.g[k - 1] is None else terms + self.g[k - 1] * z
 
+    def forward_value(self, z):
+        return sum((g * z_k).sum(-1) for g, z_k in zip(self.g, z[1:]) if g is not None)
+
     def error(self, k, G, z, a):
         return self.base.error(k, G, z, a)
+
+    def share_and_error(self, k, G, z, a):
+        share, error = self.base.share_and_error(k, G, z, a)
+        g = self.g[k - 1]
+        return (share if g is None else share + (g * z).sum(-1)), error
 
     def respond(self, k, G, a, p, q=0.0):
         g = self.g[k - 1]
@@ -235,9 +268,9 @@ class Energy:
         """E(z), shape (batch,); ``a`` as for a potential."""
         return self.potential(net, z, a) + self.output(z[-1])
 
-    def repeat(self, copies: int) -> Energy:
-        """The energy of so many copies of the batch, one after the other."""
-        return Energy(self.potential.repeat(copies), self.output.repeat(copies))
+    def take(self, rows: Tensor) -> Energy:
+        """The energy of these samples of the batch, which may repeat."""
+        return Energy(self.potential.take(rows), self.output.take(rows))
 
     def check(self, net: LiftedNetwork) -> None:
         """Raise ValueError where E cannot have a minimum over z_L alone."""

@@ -26,10 +26,14 @@ from torch import Tensor
 
 from .network import LiftedNetwork
 from .points import Point, Report, scale
+
+vecdot = torch.linalg.vecdot
 from .potentials import Energy
 
 #: The largest 1/(1 − s): a longer step is rarely accepted.
 LONGEST = 4.0
+#: By how many times its rounding error an energy may rise before a pass is taken back.
+ROUNDING = 64
 #: After so many passes, samples that have not settled are asked whether they ever will.
 SUSPECT = {2**i for i in range(2, 20)}
 
@@ -61,16 +65,21 @@ class Shooting:
 
     def __call__(self, net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
         """The point where the energy is as low as asked for, and a report."""
-        shots = Shots(net, energy, start)
-        unbounded = torch.zeros_like(start.energy, dtype=torch.bool)
+        shots, unbounded = Shots(net, energy, start), None
         for passes in range(1, self.max_passes + 1):
             shots.once()
-            gap = (shots.gap / scale(start, shots.point)).masked_fill_(unbounded, 0.0)
+            gap = shots.gap / shots.scale
+            if unbounded is not None:
+                gap.masked_fill_(unbounded, 0.0)
             if (gap.amax() if self.every else gap.mean()) <= self.tolerance:
                 break
             if passes in SUSPECT:
-                unbounded |= (gap > self.tolerance) & falls_forever(net, energy, start, shots.point)
-        gap = gap.masked_fill_(unbounded, torch.inf)
+                lost = (gap > self.tolerance) & falls_forever(net, energy, start, shots.point)
+                unbounded = lost if unbounded is None else unbounded | lost
+        if unbounded is None:
+            unbounded = torch.zeros_like(gap, dtype=torch.bool)
+        else:
+            gap.masked_fill_(unbounded, torch.inf)
         return shots.point, Report(passes, gap, gap <= self.tolerance, unbounded)
 
 
@@ -83,22 +92,23 @@ class Shots:
 
     def __init__(self, net: LiftedNetwork, energy: Energy, start: Point):
         self.net, self.energy, self.start, self.point = net, energy, start, start
-        self.moving = [k for k in range(1, net.depth + 1) if any(net.feeders(k))]
         self.pull, self.curvature = energy.output.pull, energy.output.curvature
-        self.aim = self.at_output(start.a[-1])[1]  # φ(a_L) of the point
+        G, U = net.function(net.depth), energy.potential
+        z = U.respond(net.depth, G, start.a[-1], self.pull, self.curvature)
+        self.aim = U.error(net.depth, G, z, start.a[-1])  # φ(a_L) of the point
         self.error = self.aim                      # λ of the next pass
         self.gain = self.last = None               # 1/(1 − s); λ and φ of the last pass
-        self.gap = self.drop = torch.full_like(start.energy, torch.inf)
+        self.gap = self.drop = None                # by how much E fell in the last pass
         self.short = None                          # (batch, 1): whose next pass is a short sweep
-        self.step = torch.full_like(self.aim[:, :1], 0.5)
+        self.step: Tensor | float = 0.5
 
     def once(self) -> None:
         """One pass down and up; samples that it would make worse stay where they are."""
         signals, answers, errors = self.down()
         if self.gain is None:
             self.gain = self.newton(signals, answers)
-            signals, errors = ([None if v is None else self.gain * v for v in values]
-                               for values in (signals, errors))
+            for values in (signals, errors):
+                values[:] = [None if v is None else self.gain * v for v in values]
         trial = self.up(signals, answers)
         if self.last is not None:
             self.gain = self.secant(errors[-1] - self.last[0], trial.e[-1] - self.last[1])
@@ -106,17 +116,19 @@ class Shots:
         error = torch.lerp(errors[-1], trial.e[-1], self.gain)
         drop = self.point.energy - trial.energy
         gap = self.estimate(trial, errors, drop)
-        worse = ~(drop >= -self.rounding())
-        if self.short is not None or worse.any():
-            return self.recover(trial, error, drop, gap, worse[:, None])
-        self.point, self.aim, self.error = trial, trial.e[-1], error
-        self.drop, self.gap = drop, gap
+        self.scale = scale(self.start, trial)
+        fine = drop >= -ROUNDING * torch.finfo(drop.dtype).eps * self.scale
+        if self.short is not None or not fine.all():
+            self.recover(trial, error, drop, gap, ~fine[:, None])
+        else:
+            self.point, self.aim, self.error = trial, trial.e[-1], error
+            self.drop, self.gap = drop, gap
 
     def down(self) -> tuple[list, list, list]:
         """Signals p_k, the answers to them with the a_k of the last pass, and their errors."""
         net, U, z, a = self.net, self.energy.potential, self.point.z, self.point.a
         signals, answers, errors = ([None] * (net.depth + 1) for _ in range(3))
-        errors[-1], self.wish = self.error, torch.zeros_like(self.gap)
+        errors[-1], self.wish = self.error, 0.0
         for k in range(net.depth - 1, 0, -1):
             signals[k] = net.feedback(k, errors)
             answers[k] = U.respond(k, net.function(k), a[k], signals[k])
@@ -124,7 +136,7 @@ class Shots:
                 change = answers[k] - z[k]
                 self.wish = self.wish + 0.5 * change.square().sum(-1)
                 answers[k] = torch.where(self.short, z[k] + self.step * change, answers[k])
-            if k in self.moving:
+            if k in net.moving:
                 errors[k] = U.error(k, net.function(k), answers[k], a[k])
         return signals, answers, errors
 
@@ -133,63 +145,59 @@ class Shots:
         net, U = self.net, self.energy.potential
         z, a = list(self.start.z), list(self.start.a)
         for k in range(1, net.depth + 1):
-            if k in self.moving:
+            if k in net.moving:
                 a[k] = net.preactivation(k, z)
             if k == net.depth:
-                z[k] = self.at_output(a[k])[0]
+                z[k] = U.respond(k, net.function(k), a[k], self.pull, self.curvature)
                 continue
             z[k] = U.respond(k, net.function(k), a[k], signals[k])
             if self.short is not None:
                 z[k] = torch.where(self.short, answers[k], z[k])
         return Point.of(net, self.energy, z, a)
 
-    def at_output(self, a: Tensor) -> tuple[Tensor, Tensor]:
-        """The output layer's answer z_L to its pre-activations, and its error φ(a_L)."""
-        k, U = self.net.depth, self.energy.potential
-        z = U.respond(k, self.net.function(k), a, self.pull, self.curvature)
-        return z, U.error(k, self.net.function(k), z, a)
-
     def newton(self, signals: list, answers: list) -> Tensor:
         """1/(1 − φ′κ), shape (batch, 1); sets ``weight``, by which mismatches count in gaps."""
         net, q, gamma = self.net, self.curvature, self.energy.potential.weight(self.net.depth)
         slope = -gamma * q / (gamma + q)  # φ′ where f_L is the identity
-        if isinstance(slope, Tensor) and slope.ndim and slope.shape[-1] > 1:
-            slope = slope.amax(-1, keepdim=True)
-        # Half the squared gradient that a random unit error in layer k makes in those below.
-        spread = {k: 0.5 / net.sizes[k] * sum(net.weight(k, j).square().sum()
-                                              for j in net.feeders(k) if j) for k in self.moving}
+        if isinstance(slope, Tensor):
+            slope = slope.reshape(-1, slope.shape[-1] if slope.ndim else 1).amax(1)
         if net.depth == 1 or not self.energy.potential.minimum_is_zero:
             # Under a tilt the answers are not linear in the signals: κ of W_L alone.
-            kappa = torch.ones_like(self.step) * 2 * spread.get(net.depth, 0.0)
+            kappa = torch.full_like(self.aim[:, 0], 2 * self.spread(net.depth))
         else:
-            work = sum((p * (z - old)).sum(-1, keepdim=True) for p, z, old in
-                       zip(signals[1:-1], answers[1:-1], self.start.z[1:-1]))
-            size = self.error.square().sum(-1, keepdim=True)
-            kappa = work / size.clamp_min(torch.finfo(size.dtype).tiny)
-        gain = 1 / (1 - slope * kappa).clamp_min(1 / LONGEST)
-        self.weight = {k: (gain.clamp_min(1.0) * spread[k])[:, 0] for k in self.moving[:-1]}
-        if self.moving:
-            self.weight[net.depth] = (0.5 * kappa * gain.maximum(gain**-2))[:, 0]
-        return gain
+            kappa = sum((vecdot(p, z - old) for p, z, old in
+                         zip(signals[2:-1], answers[2:-1], self.start.z[2:-1])),
+                        start=vecdot(signals[1], answers[1] - self.start.z[1]))
+            kappa = kappa / (vecdot(self.error, self.error) + 1e-30)
+        gain = 1 / (1 - slope * kappa).clamp_min_(1 / LONGEST)
+        more = gain.clamp_min(1.0)
+        self.weight = {k: self.spread(k) * more for k in net.moving[:-1]}
+        if net.moving:  # below 1 the gain hides how stiff the output is
+            self.weight[net.depth] = 0.5 * kappa * more**3 / gain**2
+        return gain[:, None]
+
+    def spread(self, k: int) -> float:
+        """Half the squared gradient that a random unit error in layer k makes below it."""
+        norms = [torch.linalg.vector_norm(W) for j, W in self.net.weights_into(k) if j]
+        return 0.5 * sum(float(norm)**2 for norm in norms) / self.net.sizes[k]
 
     @staticmethod
     def secant(error: Tensor, aim: Tensor) -> Tensor:
         """1/(1 − s) with the slope s of φ(a_L) along the last change of λ, shape (batch, 1)."""
-        size = error.square().sum(-1, keepdim=True)
-        slope = (error * aim).sum(-1, keepdim=True) / size.clamp_min(torch.finfo(size.dtype).tiny)
-        return 1 / (1 - slope).clamp_min(1 / LONGEST)
+        slope = vecdot(error, aim) / (vecdot(error, error) + 1e-30)
+        return (1 / (1 - slope).clamp_min(1 / LONGEST))[:, None]
 
     def estimate(self, trial: Point, errors: list, drop: Tensor) -> Tensor:
         """The gap of the trial, (batch,): half its squared gradient, or more if E still falls."""
-        gap = sum((weight * (trial.e[k] - errors[k]).square().sum(-1)
-                   for k, weight in self.weight.items()), start=torch.zeros_like(drop))
+        gap = 0.0 if self.weight else torch.zeros_like(drop)
+        for k, weight in self.weight.items():
+            mismatch = trial.e[k] - errors[k]
+            gap = weight * vecdot(mismatch, mismatch) + gap
+        if self.drop is None:
+            return gap
         # Should the energy go on falling in the ratio of the last two passes, by so much.
         left = (self.drop - drop).maximum(0.05 * drop).clamp_min(torch.finfo(drop.dtype).tiny)
         return gap.maximum(drop.clamp_min(0.0).square() / left)
-
-    def rounding(self) -> Tensor:
-        """By how much an energy may rise without it meaning anything, shape (batch,)."""
-        return 64 * torch.finfo(self.drop.dtype).eps * scale(self.start, self.point)
 
     def recover(self, trial: Point, error: Tensor, drop: Tensor, gap: Tensor,
                 worse: Tensor) -> None:
@@ -204,12 +212,13 @@ class Shots:
         self.gain = torch.where(worse & ~short, 1.0, self.gain)
         self.aim = torch.where(worse, self.aim, trial.e[-1])
         self.error = torch.where(worse | short, self.aim, error)
-        self.gap, self.drop = (torch.where(worse[:, 0], *pair)
-                               for pair in ((self.gap, gap), (self.drop, drop)))
+        self.gap = torch.where(worse[:, 0], torch.inf if self.gap is None else self.gap, gap)
+        self.drop = drop if self.drop is None else torch.where(worse[:, 0], self.drop, drop)
         z, a, e = ([None if v is None else torch.where(worse, u, v) for u, v in zip(*lists)]
                    for lists in ((old.z, trial.z), (old.a, trial.a), (old.e, trial.e)))
         self.point = Point([old.z[0], *z[1:]], a, e,
                            torch.where(worse[:, 0], old.energy, trial.energy))
+        self.scale = scale(self.start, self.point)
 
 
 def falls_forever(net: LiftedNetwork, energy: Energy, start: Point, end: Point) -> Tensor:
@@ -229,7 +238,7 @@ def falls_forever(net: LiftedNetwork, energy: Energy, start: Point, end: Point) 
                     for v in (start.z, d))
     far = 1e4 * (1 + size) / length.clamp_min(torch.finfo(size.dtype).tiny)
     z = [start_k + far * d_k for start_k, d_k in zip(start.z, d)]
-    a = [None] + [net.preactivation(k, z) if any(net.feeders(k)) else start.a[k] for k in layers]
+    a = [None] + [net.preactivation(k, z) if k in net.moving else start.a[k] for k in layers]
     there = energy(net, z, a)
     twice = energy(net, *([None if v is None else 2 * v - u for u, v in zip(*lists)]
                           for lists in ((start.z, z), (start.a, a))))

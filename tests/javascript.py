@@ -12,6 +12,7 @@ class Script:
     The value comes back by way of JSON; numbers that JSON does not know are kept.
     """
 
+    SPECIAL = "(_, v) => Number.isFinite(v) || typeof v !== 'number' ? v : { $number: String(v) }"
     REVIVE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
     def __init__(self, explorable):
@@ -20,8 +21,8 @@ class Script:
 
     def __call__(self, expression, **names):
         constants = "".join(f"const {name} = {json.dumps(value)};" for name, value in names.items())
-        special = "(_, v) => typeof v === 'number' && !Number.isFinite(v) ? { $number: String(v) } : v"
-        text = self.context.eval(f"(() => {{ {constants} return JSON.stringify({expression}, {special}); }})()")
+        text = self.context.eval(
+            f"(() => {{ {constants} return JSON.stringify({expression}, {self.SPECIAL}); }})()")
         return json.loads(text, object_hook=self._revive)
 
     def _revive(self, value):

@@ -185,7 +185,7 @@ def test_reduced_values_have_the_first_order_of_the_true_ones(base):
     """(AROVR − ℓ)/β and (ℓ − ROVR)/β tend to ½Σ_k‖∂ℓ/∂z_k‖²/γ_k, own units' slopes included."""
     net, x, y = network([4, 5, 6, 3], lnn.Tanh()), normal(7, 4), normal(7, 3)
     beta, ell = 1e-4, lnn.Euclidean(y)(net(x)).detach()
-    solver = lnn.Sweeps(tolerance=1e-10)
+    solver = lnn.Shooting(tolerance=1e-10, every=True)
     for sign, objective, value in zip((-1, 1), (lnn.ROVR, lnn.AROVR),
                                       bounds.reduced(net, x, y, beta, base=base)):
         exact = objective(beta, potential=base, solver=solver)(net, x, y, "none").detach()

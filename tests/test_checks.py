@@ -119,8 +119,8 @@ def test_inference_of_an_unbounded_energy(idle):
 
 
 @pytest.mark.parametrize(("solver", "setting"), [
-    (lnn.PaperSweeps, {"passes": 0}), (lnn.Sweeps, {"max_passes": 0}),
-    (lnn.Sweeps, {"tolerance": -1.0}), (lnn.Sweeps, {"tolerance": math.nan})], ids=str)
+    (lnn.PaperSweeps, {"passes": 0}), (lnn.Shooting, {"max_passes": 0}),
+    (lnn.Shooting, {"tolerance": -1.0}), (lnn.Shooting, {"tolerance": math.nan})], ids=str)
 def test_bad_solvers(solver, setting):
     """If it fails, inference without a pass returns the forward pass as an optimum."""
     (name, value), = setting.items()

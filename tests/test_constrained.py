@@ -14,7 +14,7 @@ import lnn_core as lnn
 from lnn_core.constrained import ConstrainedAROVR
 from lnn_core.oracle import Exhaustive
 
-EXACT = lnn.Sweeps(tolerance=1e-24, max_passes=600)
+EXACT = lnn.Shooting(tolerance=1e-12, max_passes=600, every=True)
 each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
 
 
@@ -159,7 +159,7 @@ def test_samples_do_not_influence_each_other():
     net = random_network(4, [3, 4, 2], scale=0.8)
     x, y = random_inputs(4, net, samples=4)
     y[0] *= 100
-    objective = ConstrainedAROVR(0.1, solver=lnn.Sweeps(tolerance=1e-20, max_passes=400))
+    objective = ConstrainedAROVR(0.1, solver=lnn.Shooting(tolerance=1e-10, max_passes=400, every=True))
     together = objective(net, x, y, "none")
     alone = torch.stack([objective(net, x[i:i + 1], y[i:i + 1]) for i in range(4)])
     torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
@@ -172,7 +172,7 @@ def test_samples_that_run_away_do_not_stop_the_others():
     beta = (radius / (r + radius)).detach()
     border = beta.sort().values[:2].mean()
 
-    class Fragile(lnn.Sweeps):
+    class Fragile(lnn.Shooting):
         def __call__(self, net, energy, z):
             if (energy.output.curvature < -border).any():
                 raise lnn.InferenceDiverged("beyond the border")

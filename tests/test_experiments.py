@@ -104,7 +104,7 @@ def test_objectives_are_the_configured_ones():
              "arovr_ab": lnn.TargetedAROVR, "arovr_abg": lnn.TargetedAROVR}
     assert {method: type(Run(method=method).objective()) for method in METHODS} == kinds
     assert Run(method="arovr_ab").objective().tilt is None
-    assert isinstance(Run().objective().solver, lnn.Sweeps)
+    assert isinstance(Run().objective().solver, lnn.Shooting)
 
 
 @pytest.mark.parametrize("settings", [{"method": "sgd"}, {"solver": "newton"}], ids=str)

@@ -12,7 +12,7 @@ import lnn_core as lnn
 from lnn_core.generalized import ElementWise, GeneralizedAROVR, PotentialDistance
 from lnn_core.oracle import Exhaustive
 
-EXACT = lnn.Sweeps(tolerance=1e-26, max_passes=400)
+EXACT = lnn.Shooting(tolerance=1e-13, max_passes=400, every=True)
 each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
 
 

@@ -26,7 +26,7 @@ SHEET = "[getComputedStyle(s).color, getComputedStyle(s.closest('.text_html')).b
 
 @pytest.fixture
 def opened(browser):  # noqa: F811
-    """Opens a page of the book; formulas stay as they are, so that nothing moves under the mouse."""
+    """Opens a page of the book; formulas stay as they are: nothing moves under the mouse."""
     contexts = []
 
     def open_page(url, width=DESKTOP, **options):
@@ -51,7 +51,8 @@ def test_front_page_opens_with_the_landscape(soup, site):  # noqa: F811
     """Before the first section a reader sees text only; or the code that makes the picture."""
     article = soup(site / FRONT).select_one("article")
     explorable = article.select_one(".lnn-explorable")
-    assert not [title for title in explorable.find_all_previous("h2") if title.find_parent("section")]
+    titles = explorable.find_all_previous("h2")
+    assert not [title for title in titles if title.find_parent("section")]
     assert not [code for code in article.select("pre") if "widgets" in code.text]
 
 

@@ -50,9 +50,20 @@ class BoxQP:
         slope = torch.where(z <= self.lower, slope.clamp_max(0), slope)
         return torch.where(z >= self.upper, slope.clamp_min(0), slope)
 
+    def room(self, z: Tensor, d: Tensor) -> Tensor:
+        """The largest t for which z + t·d is in the box, shape (batch, 1)."""
+        tiny = torch.finfo(z.dtype).tiny  # for 0/0: a unit that stays on its bound
+        speed = torch.maximum(d / (self.upper - z + tiny), -d / (z - self.lower + tiny))
+        return 1 / speed.amax(1, keepdim=True).clamp_min(0)
+
     def inside(self, z: Tensor) -> Tensor:
         """Which entries are off their bounds, shape (batch, n)."""
         return (z > self.lower) & (z < self.upper)
+
+    def rescaled(self, scale: Tensor) -> BoxQP:
+        """The same problem in scale·z, with the Hessian H_ij / (scale_i scale_j)."""
+        return BoxQP(self.H / scale / scale[:, None], self.g / scale, self.lower * scale,
+                     self.upper * scale)
 
     def detach(self) -> BoxQP:
         """The problem without autograd history."""
@@ -64,15 +75,18 @@ class Report:
     """What a solver did; one entry a sample.
 
     passes : products with H, or sweeps over all units.
-    residual : Euclidean norm of the smallest subgradient; zero exactly at the minimum.
-    gap : ½sᵀH⁻¹s, at least the energy that is left to gain.
-    converged : whether ‖z − z*‖_H is certified to be at most ``tolerance``·‖z‖_H.
+    residual : ‖s‖_{H⁻¹}, zero exactly at the minimum, and at least ‖z − z*‖_H.
+    converged : whether the residual is at most ``tolerance``·‖z‖_H.
     """
 
     passes: int
     residual: Tensor
-    gap: Tensor
     converged: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """½sᵀH⁻¹s, at least the energy that is left to gain, shape (batch,)."""
+        return 0.5 * self.residual.square()
 
     def __str__(self) -> str:
         return (f"{self.passes} passes, energies within {float(self.gap.max()):.1e} of the "
@@ -116,17 +130,19 @@ class CoordinateDescent:
 
 @dataclass(frozen=True)
 class SpectralDescent:
-    """All units at once: projected gradient, spectral step lengths, exact line search.
+    """All units at once: a projected gradient or a conjugate step, whichever gains more.
 
-    One pass is one product with H, and no pass can raise the energy:
+    One pass is one product with H, and no pass can raise the energy. In units that give H
+    ones on its diagonal, with the slope s = Hz − g (carried along) and the last pass's move
+    m, a pass weighs
 
-        p = projection(z − α·D⁻¹s) − z,    z ← z + t·p,    t = −sᵀp / pᵀHp cut to [0, 1],
+        p = projection(z − αs) − z    against    d = p − (pᵀHm / mᵀHm)·m,
 
-    with s the slope Hz − g (carried along: s ← s + t·Hp) and D the diagonal of H. The step
-    length α of each sample is a Barzilai–Borwein quotient of its last pass, twice the
-    short one pᵀHp / ‖D^-½Hp‖², then the long one ‖D^½p‖² / pᵀHp: a pattern that converges
-    like conjugate gradients here, at a third of the code. p is a descent direction for
-    every α > 0, so the method converges from any start.
+    each with an exact line search that stops at the box. p is a descent direction for
+    every α > 0, hence the method converges from any start; it can meet many bounds at once.
+    Once they are the right ones, d makes the passes conjugate gradients on the units
+    inside. α, one a sample, is a Barzilai–Borwein quotient of the last move: twice the
+    short one mᵀHm / ‖Hm‖², then the long one ‖m‖² / mᵀHm.
 
     Units without bounds are eliminated first, with one factorisation for the batch: what
     is left is better conditioned, and a network without constraints is solved at once.
@@ -147,48 +163,59 @@ class SpectralDescent:
 
         The default start is the minimum without constraints, projected.
         """
-        constrained = ~_unbounded(qp)
-        if constrained.all():
-            return self._descend(qp, start)
-        reduced, complete, norm = _eliminate(qp, constrained)
-        z, report = self._descend(reduced, None if start is None else start[:, constrained], norm)
-        return complete(z), report
+        keep = ~_unbounded(qp)
+        reduced, complete, norm = _eliminate(qp, keep)
+        scale = reduced.H.diagonal().sqrt()
+        start = None if start is None else start[:, keep] * scale
+        z, report = self._descend(reduced.rescaled(scale), start, norm)
+        return complete(z / scale), report
 
-    def _descend(self, qp: BoxQP, z: Tensor | None,
-                 norm: Tensor | float = 0.0) -> tuple[Tensor, Report]:
-        inverse, diagonal = _inverse(qp.H), qp.H.diagonal()
+    def _descend(self, qp: BoxQP, z: Tensor | None, norm: Tensor) -> tuple[Tensor, Report]:
+        inverse = _inverse(qp.H)
         z = qp.project(qp.g @ inverse if z is None else z).expand_as(qp.g)
-        rate, tiny = 1 / diagonal, torch.finfo(z.dtype).tiny
-        step: Tensor | float = 0.5
+        tiny, noise = torch.finfo(z.dtype).tiny, torch.finfo(z.dtype).eps ** 0.5
+        m = Hm = torch.zeros_like(z)
+        mHm = step = z.new_full((len(z), 1), 0.5)
         for passes in range(self.max_passes + 1):
             if passes % self.check_every == 0 or passes == self.max_passes:
                 slope = qp.slope(z)  # afresh: updates collect rounding errors
                 report = _report(qp, inverse, z, slope, passes, self.tolerance, norm)
                 if report.converged.all():
                     break
-            target = qp.project(z - step * (rate * slope))
+            target = qp.project(torch.addcmul(z, step, slope, value=-1))
             p = target - z
             Hp = p @ qp.H
-            curvature = (p * Hp).sum(1, keepdim=True) + tiny
-            t = (-(slope * p).sum(1, keepdim=True) / curvature).clamp(0, 1)
-            # lerp and not z + t·p, which rounding may leave a hair off a bound.
-            z, slope = torch.lerp(z, target, t), torch.addcmul(slope, t, Hp)
-            if passes % 3 == 2:
-                step = (p * p * diagonal).sum(1, keepdim=True) / curvature
-            else:
-                step = curvature / ((Hp * Hp * rate).sum(1, keepdim=True) + tiny)
-            # 1/n is below every such quotient (the eigenvalues of D⁻¹H sum to n), except for p = 0.
-            step = step.clamp_min(1 / len(diagonal))
+            descent, pHp, pHm = -_dot(slope, p), _dot(p, Hp) + tiny, _dot(p, Hm)
+            mix = -pHm / mHm
+            # Of d only what the line search needs; where p continues m, d is rounding noise.
+            descent_d, dHd = descent - mix * _dot(slope, m), pHp + mix * pHm
+            t_d = torch.minimum(descent_d / dHd, qp.room(z, torch.addcmul(p, mix, m)))
+            t_p = (descent / pHp).clamp(0, 1)
+            gain = t_d * (descent_d - 0.5 * t_d * dHd) - t_p * (descent - 0.5 * t_p * pHp)
+            conjugate = (gain > 0) & (t_d > 0) & (dHd > noise * pHp)
+            t, mix = torch.where(conjugate, t_d, t_p), torch.where(conjugate, t_d * mix, 0.0)
+            m, Hm = torch.addcmul(t * p, mix, m), torch.addcmul(t * Hp, mix, Hm)
+            # A lerp ends exactly on the target, z + m may end a hair off a bound.
+            z = torch.lerp(torch.lerp(z, target, t_p), qp.project(z + m), conjugate.to(z.dtype))
+            slope, mHm = slope + Hm, _dot(m, Hm) + tiny
+            step = _dot(m, m) / mHm if passes % 3 == 2 else mHm / (_dot(Hm, Hm) + tiny)
+            # 1/n is below every quotient, as the eigenvalues of H sum to n; m = 0 gives 0.
+            step = step.clamp_min(1 / z.shape[1])
         return z, report
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """aᵀb of each sample, shape (batch, 1)."""
+    return (a * b).sum(1, keepdim=True)
 
 
 def _report(qp: BoxQP, inverse: Tensor, z: Tensor, slope: Tensor, passes: int,
             tolerance: float, norm: Tensor | float = 0.0) -> Report:
     """``norm`` is the part of zᵀHz that belongs to eliminated units."""
     s = qp.subgradient(z, slope)
-    gap = 0.5 * ((s @ inverse) * s).sum(1)
-    energy_norm = norm + (z * (slope + qp.g)).sum(1)  # zᵀHz, without another product
-    return Report(passes, s.norm(dim=1), gap, 2 * gap <= tolerance**2 * energy_norm)
+    residual = ((s @ inverse) * s).sum(1).clamp_min(0).sqrt()
+    size = (norm + (z * (slope + qp.g)).sum(1)).sqrt()  # ‖z‖_H, without another product
+    return Report(passes, residual, residual <= tolerance * size)
 
 
 def _cholesky(H: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..convex import Box, ConvexFunction
 from ..network import Activations, _checked_functions, _checked_sizes
-from .boxqp import BoxQP, SpectralDescent
+from .boxqp import BoxQP, Solver, SpectralDescent
 from .inference import minimiser
 
 
@@ -51,6 +51,9 @@ class LRRN(nn.Module):
         wrong number of sets or β.
     TypeError : a set that is no box.
     """
+
+    #: What the forward pass infers with (``infer`` and the losses have their own).
+    solver: Solver = SpectralDescent(1e-4)
 
     def __init__(
         self,
@@ -155,7 +158,7 @@ class LRRN(nn.Module):
         The derivative is that of the minimiser (implicit function theorem), exact wherever
         no activation sits on a kink.
         """
-        return minimiser(self.quadratic(x), SpectralDescent(1e-4))[:, -self.sizes[-1]:]
+        return minimiser(self.quadratic(x), self.solver)[:, -self.sizes[-1]:]
 
     def extra_repr(self) -> str:
         gamma = "" if self.gamma == 1 else f", gamma={self.gamma:g}"
@@ -187,7 +190,9 @@ def _tridiagonal(diagonal: list[Tensor], below: list[Tensor]) -> Tensor:
             return diagonal[i]
         if i == j + 1:
             return below[j]
-        return below[i].T if j == i + 1 else diagonal[0].new_zeros(len(diagonal[i]), len(diagonal[j]))
+        if j == i + 1:
+            return below[i].T
+        return diagonal[0].new_zeros(len(diagonal[i]), len(diagonal[j]))
 
     layers = range(len(diagonal))
     return torch.cat([torch.cat([block(i, j) for j in layers], 1) for i in layers])

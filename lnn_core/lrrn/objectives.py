@@ -92,7 +92,6 @@ class Contrastive(EnergyLoss):
             clamped, second = solve_clamped(fixed, target, self.solver, free)
             self.report = Report(first.passes + second.passes,
                                  first.residual.maximum(second.residual),
-                                 first.gap.maximum(second.gap),
                                  first.converged & second.converged)
         return ((clamped - free) * qp.slope((clamped + free) / 2)).sum(1)
 

@@ -93,14 +93,15 @@ class Explorable(anywidget.AnyWidget):
 
     def __init_subclass__(cls, **options: Any) -> None:
         if "script" in vars(cls):  # not so in the class that anywidget derives for an instance
-            cls._esm = cls.source() + "export default { render: view => mount(view, explorable) };\n"
+            render = "export default { render: view => mount(view, explorable) };\n"
+            cls._esm = cls.source() + render
         super().__init_subclass__(**options)
 
     @classmethod
     def controls(cls) -> list[dict]:
         """What the script is told about each slider and choice, in the order of declaration."""
-        traits = [(name, trait) for base in reversed(cls.__mro__) for name, trait in vars(base).items()
-                  if isinstance(trait, (Slider, Choice))]
+        traits = [(name, trait) for base in reversed(cls.__mro__)
+                  for name, trait in vars(base).items() if isinstance(trait, (Slider, Choice))]
         return [{"name": name, "start": trait.default_value, **trait.control,
                  "symbol": trait.control["label"].partition(",")[0]} for name, trait in traits]
 
@@ -109,9 +110,10 @@ class Explorable(anywidget.AnyWidget):
         """The whole script without its last line, which differs between Jupyter and a page."""
         colours = {name: None if method.colour == "#000000" else method.colour
                    for name, method in style.METHODS.items()}
-        texts = [_FOLDER.joinpath(name).read_text(encoding="utf-8") for name in (*_SHARED, cls.script)]
-        return "\n".join([f"const COLOURS = {_json(colours)};", f"const CONTROLS = {_json(cls.controls())};",
-                          *texts])
+        texts = [_FOLDER.joinpath(name).read_text(encoding="utf-8")
+                 for name in (*_SHARED, cls.script)]
+        return "\n".join([f"const COLOURS = {_json(colours)};",
+                          f"const CONTROLS = {_json(cls.controls())};", *texts])
 
     def still(self) -> Figure:
         """The picture for readers without scripts, at the present parameters."""
@@ -129,13 +131,14 @@ class Explorable(anywidget.AnyWidget):
 
     def html(self) -> str:
         """The explorable as it stands in a page: no kernel, no request, no identifier."""
-        values = _json(self.state())
-        return (f'<style>{self._css}</style>\n<div><div class="lnn-explorable"><div class="still">\n'
-                f"{_svg(self.still, self.describe())}</div>\n"
+        still = _svg(self.still, self.describe())
+        return (f"<style>{self._css}</style>\n"
+                f'<div><div class="lnn-explorable"><div class="still">\n{still}</div>\n'
                 "<p>With scripts switched off, this picture cannot be dragged.</p></div></div>\n"
                 f'<script>\n(() => {{\n"use strict";\n{self.source()}\n'
-                f"mount({{ model: pageModel({values}), el: document.currentScript.previousElementSibling }}, "
-                "explorable);\n})();\n</script>")
+                f"const model = pageModel({_json(self.state())});\n"
+                "mount({ model, el: document.currentScript.previousElementSibling }, explorable);\n"
+                "})();\n</script>")
 
     def __repr__(self) -> str:
         values = ", ".join(f"{control['name']}={getattr(self, control['name'])!r}"

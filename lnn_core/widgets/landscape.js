@@ -119,8 +119,9 @@ function describe(p, s) {
 
 function status(p, s) {
   const border = number(s.border), lit = !s.arovr.z;
-  if (lit) return { lit, text: `β has passed the border of stability, ${border}: U − βℓ falls without end, AROVR is infinite.` };
-  return { lit, text: `The attack has an optimum as long as β is below ${border}, the border of stability.` };
+  return { lit, text: lit
+    ? `β has passed the border of stability, ${border}: U − βℓ falls without end, AROVR is infinite.`
+    : `The attack has an optimum as long as β is below ${border}, the border of stability.` };
 }
 
 const step = p => (p.passes < 20 ? { passes: p.passes + 1 } : null);

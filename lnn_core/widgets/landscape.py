@@ -42,11 +42,13 @@ class Landscape(Explorable):
         unit, weight = self.unit, self.weight
         colour, stable = style.METHODS[self.shown].colour, unit.is_stable(weight)
         z1, z2 = np.linspace(0, 2.75, 34), np.linspace(-2.25, 3.25, 34)
-        origin = unit.landscape(weight, *np.array(unit.optimum(weight) if stable else unit.forward()))
+        lowest = unit.optimum(weight) if stable else unit.forward()
+        origin = unit.landscape(weight, *np.array(lowest))
         k = np.arange(1 if stable else -8, 10)
         fig, ax = plt.subplots(figsize=(6.4, 3.8))
         ax.contour(z1, z2, unit.landscape(weight, z1[None, :], z2[:, None]),
-                   levels=origin + 0.15 * k * abs(k), colors=colour, linewidths=0.8, linestyles="solid")
+                   levels=origin + 0.15 * k * abs(k), colors=colour, linewidths=0.8,
+                   linestyles="solid")
         ax.axhline(self.y, color=INK, lw=1, ls="--", label="target y")
         ax.plot(*unit.forward(), "s", color=INK, label="forward pass z*")
         for method, marker, sign in (("rovr", "^", 1), ("arovr", "o", -1)):
@@ -62,6 +64,7 @@ class Landscape(Explorable):
         unit, energy = self.unit, "U − βℓ" if self.shown == "arovr" else "U + βℓ"
         arovr = f"{unit.arovr(self.beta):.3f}" if unit.is_stable(-self.beta) else "infinite"
         return (f"Contours of {energy} over the hidden activation z₁ and the output z₂, for "
-                f"β = {self.beta:.2f}, x = {self.x:.2f}, y = {self.y:.2f}. The value at ROVR's optimum, "
-                f"{unit.rovr(self.beta):.3f}, is below the loss of the forward pass, {unit.loss():.3f}; "
-                f"that at AROVR's optimum, on the side away from the target, is {arovr}.")
+                f"β = {self.beta:.2f}, x = {self.x:.2f}, y = {self.y:.2f}. ROVR, "
+                f"{unit.rovr(self.beta):.3f}, is at most the loss of the forward pass, "
+                f"{unit.loss():.3f}; AROVR, whose optimum lies on the side away from the target, "
+                f"is {arovr}.")

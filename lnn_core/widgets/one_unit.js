@@ -51,7 +51,7 @@ function solve({ a, z, activation }) {
 function areaUnderDivergence({ a, z, activation }, points = 60) {
   const f = FUNCTIONS[activation], end = clamp(f.inverse(z), -40, 40);
   const graph = range(points + 1).map(i => a + (end - a) * i / points).map(t => [t, f.activation(t)]);
-  return [...graph, [end, z], [a, z]];
+  return [...graph, [a, z]];
 }
 
 const BLUE = COLOURS.rovr, RED = COLOURS.arovr; // as in the chapter on convex functions
@@ -109,13 +109,18 @@ function describeGraph(p, s) {
 }
 
 function status(p, s) {
-  if (!s.allowed) return { text: "f never takes this value: the Fenchel–Young divergence forbids it, least squares does not.", lit: true };
+  if (!s.allowed) {
+    return { lit: true, text: "f never takes this value: Fenchel–Young forbids it, least squares does not." };
+  }
   if (Math.abs(p.z - s.fa) < 1e-9) return { text: "z = f(a): both prices are zero, and no error is sent." };
   if (s.leastSquares.error === 0) {
-    return { text: "f is flat at a: least squares sends no error down, and the unit cannot learn. Fenchel–Young sends z − f(a)." };
+    return { text: "f is flat at a: least squares sends no error down, and the unit cannot learn. " +
+      "Fenchel–Young sends z − f(a)." };
   }
   return { text: "Fenchel–Young is never the cheaper one. Its price is the shaded area." };
 }
+
+const PAINT = { blue: { shape: "circle", colour: BLUE }, red: { shape: "circle", colour: RED } };
 
 const explorable = {
   solve,
@@ -132,12 +137,12 @@ const explorable = {
       handles: p => [{ name: "az", at: [p.a, p.z], move: (a, z) => ({ a, z }) }],
     },
   ],
-  readouts: (p, { fa, fenchelYoung, leastSquares: squares }) => [
-    { name: "fa", label: "f(a)", shape: "square", value: fa, note: "forward pass" },
-    { name: "fenchelYoung", label: "Fenchel–Young", shape: "circle", colour: BLUE, value: fenchelYoung.price, note: "price" },
-    { name: "fenchelYoungError", label: "−∂/∂a", colour: BLUE, value: fenchelYoung.error, note: "error it sends" },
-    { name: "leastSquares", label: "least squares", shape: "circle", colour: RED, value: squares.price, note: "price" },
-    { name: "leastSquaresError", label: "−∂/∂a", colour: RED, value: squares.error, note: "error it sends" },
+  readouts: (p, s) => [
+    { name: "fa", label: "f(a)", shape: "square", value: s.fa, note: "forward pass" },
+    { name: "fenchelYoung", label: "Fenchel–Young", value: s.fenchelYoung.price, note: "price", ...PAINT.blue },
+    { name: "fenchelYoungError", label: "−∂/∂a", value: s.fenchelYoung.error, note: "error it sends" },
+    { name: "leastSquares", label: "least squares", value: s.leastSquares.price, note: "price", ...PAINT.red },
+    { name: "leastSquaresError", label: "−∂/∂a", value: s.leastSquares.error, note: "error it sends" },
   ],
   status,
 };

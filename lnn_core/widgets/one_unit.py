@@ -44,9 +44,10 @@ class OneUnit(Explorable):
         z = torch.linspace(-2.2, 3.2, 109, dtype=torch.float64)
         divergence, squares = self.prices(z)
         fig, ax = plt.subplots(figsize=(6.4, 3.6))
-        ax.plot(z, divergence.where(divergence.isfinite(), torch.nan), color=style.METHODS["rovr"].colour,
+        blue, red = (style.METHODS[method].colour for method in ("rovr", "arovr"))
+        ax.plot(z, divergence.where(divergence.isfinite(), torch.nan), color=blue,
                 label="Fenchel–Young D(z‖a)")
-        ax.plot(z, squares, "--", color=style.METHODS["arovr"].colour, label="least squares ½(z − f(a))²")
+        ax.plot(z, squares, "--", color=red, label="least squares ½(z − f(a))²")
         fa = self.function.activation(torch.tensor(self.a, dtype=torch.float64))
         ax.plot(fa, 0, "s", color=INK, label="z = f(a)")
         ax.set(xlabel="activation z", ylabel="price", ylim=(-0.3, 4.2),
@@ -58,6 +59,7 @@ class OneUnit(Explorable):
     def describe(self) -> str:
         divergence, squares = (price.item() for price in
                                self.prices(torch.tensor(self.z, dtype=torch.float64)))
-        return (f"The Fenchel–Young divergence and the least-squares price against the activation z, "
-                f"for a = {self.a:.2f} and the activation function {self.activation}. Both are zero "
-                f"at z = f(a). At z = {self.z:.2f} they are {divergence:.3f} and {squares:.3f}.")
+        return ("The Fenchel–Young divergence and the least-squares price against the activation "
+                f"z, for a = {self.a:.2f} and the activation function {self.activation}. Both are "
+                f"zero at z = f(a). At z = {self.z:.2f} they are {divergence:.3f} and "
+                f"{squares:.3f}.")

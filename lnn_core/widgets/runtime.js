@@ -91,7 +91,9 @@ function readoutElement(items) {
     outputs.push([output, items.indexOf(item)]);
     return element("div", {}, element("b", {}, sign, item.label), output, element("small", {}, item.note || ""));
   }));
-  const show = now => outputs.forEach(([output, i]) => { output.textContent = number(now[i].value, now[i].digits ?? 3); });
+  const show = now => outputs.forEach(([output, i]) => {
+    output.textContent = number(now[i].value, now[i].digits ?? 3);
+  });
   return { row, show };
 }
 

@@ -1,0 +1,292 @@
+"""LRRN energies and inference, against loops over eq. (1) and SciPy's exact active-set solver."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lrrn_reference import EXACT, PAPER, by_hand, flat, instance, network, reference
+
+import lnn_core as lnn
+from lnn_core import lrrn
+from lnn_core.lrrn import toys
+
+# --------------------------------------------------------------------------- energy
+
+
+@given(seed=st.integers(0, 10**6))
+def test_energy_is_equation_1_and_17(seed):
+    """If it fails, the energy is another function than the paper's."""
+    net, *_ = instance(seed)
+    draw = torch.Generator().manual_seed(seed)
+    z = [toys.normal(draw, 3, size) for size in net.sizes]
+    expected = [by_hand(net, [part[i] for part in z]) for i in range(3)]
+    torch.testing.assert_close(net.energy(z).detach(), torch.tensor(expected).double())
+
+
+@given(seed=st.integers(0, 10**6))
+def test_quadratic_is_the_energy(seed):
+    """If it fails, inference minimises another function than the energy."""
+    net, x, _ = instance(seed)
+    draw, n = torch.Generator().manual_seed(seed), sum(net.sizes[1:])
+    a, b = toys.normal(draw, len(x), n), toys.normal(draw, len(x), n)
+    qp = net.quadratic(x)
+    difference = net.energy(net.split(x, a)) - net.energy(net.split(x, b))
+    torch.testing.assert_close(qp.value(a) - qp.value(b), difference)
+    torch.testing.assert_close(qp.slope(a), torch.autograd.functional.jacobian(
+        lambda z: net.energy(net.split(x, z)).sum(), a))
+    assert (torch.linalg.eigvalsh(qp.H) > 0).all()
+
+
+def test_default_beta_is_that_of_corollary_2():
+    """If it fails, the Lipschitz constant is not that of the last weight."""
+    assert lrrn.LRRN([4, 3, 3, 2]).beta == (1, 1, 0)
+    assert lrrn.LRRN([4, 3, 2], beta=0.5).beta == (0.5, 0.5)
+
+
+def test_same_seed_same_weights():
+    """If it fails, runs are not reproducible."""
+    first, second = (lrrn.LRRN([4, 3, 2], generator=torch.Generator().manual_seed(1)).weights
+                     for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    assert (lrrn.LRRN([400, 3]).weights[0].abs() <= 1 / 20).all()
+
+
+# --------------------------------------------------------------------------- inference
+
+
+@pytest.mark.parametrize("solver", [EXACT, PAPER], ids=["spectral", "coordinate"])
+@pytest.mark.parametrize("clamped", [False, True], ids=["free", "clamped"])
+@given(seed=st.integers(0, 10**6))
+def test_solution_is_that_of_scipy(solver, clamped, seed):
+    """If it fails, inference does not find the minimum."""
+    net, x, y = instance(seed)
+    y = y if clamped else None
+    z, report = lrrn.infer(net, x, y, solver=solver)
+    assert report.converged.all()
+    torch.testing.assert_close(flat(z), reference(net, x, y), atol=1e-7, rtol=1e-7)
+    assert torch.equal(z[0], x) and (y is None or torch.equal(z[-1], y))
+
+
+def test_many_layers_and_constraints_of_all_kinds():
+    """A larger instance than Hypothesis draws, through both solvers."""
+    net = network([20, 15, 12, 10, 8], [lnn.ReLU(), lnn.Box(-0.1, 0.1), lnn.Identity()],
+                  lnn.ReLU(), beta=[1, 0.3, 3, 0], gamma=0.7, scale=2.0)
+    x = toys.normal(torch.Generator().manual_seed(1), 6, 20)
+    expected = reference(net, x)
+    assert (expected == net.lower).any() and (expected == net.upper).any()
+    for solver in (EXACT, PAPER):
+        torch.testing.assert_close(flat(lrrn.infer(net, x, solver=solver)[0]), expected,
+                                   atol=1e-8, rtol=1e-8)
+
+
+@given(seed=st.integers(0, 10**6), passes=st.integers(1, 6))
+def test_passes_never_raise_the_energy(seed, passes):
+    """If it fails, the line search is not exact, or leaves the box."""
+    net, x, _ = instance(seed)
+    qp, start = net.quadratic(x).detach(), toys.normal(torch.Generator().manual_seed(seed), 4,
+                                                         sum(net.sizes[1:]))
+    before = qp.value(qp.project(start))
+    for n in range(1, passes + 1):
+        for kind in (lrrn.SpectralDescent, lrrn.CoordinateDescent):
+            z, _ = kind(1e-12, max_passes=n)(qp, start)
+            assert (z >= qp.lower).all() and (z <= qp.upper).all()
+            assert (qp.value(z) <= before + 1e-9 * (1 + before.abs())).all()
+    first = lrrn.SpectralDescent(1e-12, max_passes=passes)(qp, start)[0]
+    second = lrrn.SpectralDescent(1e-12, max_passes=passes + 1)(qp, start)[0]
+    assert (qp.value(second) <= qp.value(first) + 1e-9 * (1 + before.abs())).all()
+
+
+def test_coordinate_descent_is_unit_by_unit_exact():
+    """Each unit to the bottom of its parabola (through three energies), first layer first."""
+    net = network([4, 3, 3, 2], lnn.Box(0, 1), seed=3)
+    x = toys.normal(torch.Generator().manual_seed(3), 1, 4)
+    z = torch.zeros(1, 8, dtype=torch.float64)
+    for j in range(8):
+        energies = []
+        for move in (-1.0, 0.0, 1.0):
+            moved = z.clone()
+            moved[0, j] += move
+            energies.append(net.energy(net.split(x, moved)).item())
+        left, middle, right = energies
+        bottom = z[0, j] + (left - right) / (2 * (left - 2 * middle + right))
+        z[0, j] = bottom.clamp(net.lower[j], net.upper[j])
+    found, report = lrrn.infer(net, x, solver=lrrn.CoordinateDescent(1e-12, max_passes=1))
+    torch.testing.assert_close(flat(found), z)
+    assert report.passes == 1
+
+
+@pytest.mark.parametrize("kind", [lrrn.SpectralDescent, lrrn.CoordinateDescent])
+@given(seed=st.integers(0, 10**6), passes=st.integers(1, 4))
+def test_certificate_bounds_what_is_left(kind, seed, passes):
+    """If it fails, "converged" and the gap say less than they claim."""
+    net, x, _ = instance(seed)
+    z, report = lrrn.infer(net, x, solver=kind(1e-3, max_passes=passes))
+    z, best, H = flat(z), reference(net, x), net.quadratic(x).H.detach()
+    left = net.energy(net.split(x, z)) - net.energy(net.split(x, best))
+    assert (left <= report.gap + 1e-10).all()
+    error = ((z - best) @ H * (z - best)).sum(1).sqrt()
+    assert (error <= (2 * report.gap).sqrt() + 1e-7).all()
+    size = ((z @ H) * z).sum(1).sqrt()
+    assert (error <= 1e-3 * size + 1e-7)[report.converged].all()
+
+
+@given(seed=st.integers(0, 10**6))
+def test_residual_is_zero_only_at_the_minimum(seed):
+    """If it fails, the optimality conditions are checked wrongly."""
+    net, x, _ = instance(seed, beta="corollary")
+    rough = lrrn.infer(net, x, solver=lrrn.CoordinateDescent(1e-12, max_passes=1))
+    fine = lrrn.infer(net, x, solver=EXACT)
+    qp, best = net.quadratic(x).detach(), reference(net, x)
+    assert (fine[1].residual < 1e-9).all()
+    off = (flat(rough[0]) - best).norm(dim=1) > 1e-6
+    assert (rough[1].residual[off] > 1e-9).all()
+    slope = qp.slope(best)
+    inward = torch.where(best <= qp.lower, slope >= -1e-7, True)
+    assert (inward & torch.where(qp.inside(best), slope.abs() < 1e-7, True)).all()
+
+
+def test_unconverged_samples_are_reported():
+    """If it fails, a cap on passes goes unnoticed. The first sample has nothing to do."""
+    net = network([5, 6, 6, 3], lnn.ReLU(), scale=2.0)
+    x = toys.normal(torch.Generator().manual_seed(0), 4, 5)
+    start = lrrn.infer(net, x, solver=EXACT)[0]
+    start = [part.clone() for part in start]
+    for part in start[1:]:
+        part[1:] = 5.0
+    report = lrrn.infer(net, x, solver=lrrn.SpectralDescent(1e-6, max_passes=1), start=start)[1]
+    assert report.converged.tolist() == [True, False, False, False]
+    assert "1 of 4 samples converged" in str(report)
+
+
+def test_network_without_constraints_needs_no_pass():
+    """If it fails, unconstrained units are not eliminated."""
+    net = network([6, 5, 4], lnn.Identity(), beta=1.0)
+    x = toys.normal(torch.Generator().manual_seed(0), 3, 6)
+    z, report = lrrn.infer(net, x)
+    qp = net.quadratic(x)
+    assert report.passes == 0
+    torch.testing.assert_close(flat(z), torch.linalg.solve(qp.H, qp.g.T).T.detach())
+
+
+def test_starting_at_the_solution_takes_no_pass():
+    """If it fails, warm starts save nothing."""
+    net = network([6, 5, 4], lnn.ReLU(), beta=1.0)
+    x = toys.normal(torch.Generator().manual_seed(0), 3, 6)
+    z, cold = lrrn.infer(net, x, solver=EXACT)
+    assert cold.passes > 0
+    assert lrrn.infer(net, x, start=z)[1].passes == 0
+
+
+def test_single_precision_is_close_to_double():
+    """If it fails, training in float32 infers something else. Gaps are relative to the energy."""
+    double = network([50, 20, 20, 5], lnn.ReLU(), scale=1.5)
+    single = lrrn.LRRN([50, 20, 20, 5], lnn.ReLU())
+    single.load_state_dict(double.state_dict())
+    x = toys.normal(torch.Generator().manual_seed(0), 30, 50)
+    solver = lrrn.SpectralDescent(1e-5)
+    z, report = lrrn.infer(single, x.float(), solver=solver)
+    assert report.converged.all()
+    best = reference(double, x)
+    assert ((flat(z) - best).norm(dim=1) <= 1e-4 * best.norm(dim=1)).all()
+
+
+# --------------------------------------------------------------------- the output's derivative
+
+
+@given(seed=st.integers(0, 10**6))
+def test_output_is_differentiated_exactly(seed):
+    """Central differences in x and all parameters; if it fails, attacks look the wrong way."""
+    net, x, _ = instance(seed, samples=2)
+    net.solver = EXACT
+    direction = torch.Generator().manual_seed(seed)
+    weight = toys.normal(direction, 2, net.sizes[-1])
+    x.requires_grad_()
+    tensors = [x, *net.parameters()]
+    gradients = torch.autograd.grad((weight * net(x)).sum(), tensors, materialize_grads=True)
+    moves = [toys.normal(direction, *t.shape) for t in tensors]
+    predicted = float(sum((g * m).sum() for g, m in zip(gradients, moves)))
+
+    def moved(t):
+        with torch.no_grad():
+            for tensor, move in zip(tensors, moves):
+                tensor += t * move
+            value, pattern = float((weight * net(x)).sum()), activity(net, x)
+            for tensor, move in zip(tensors, moves):
+                tensor -= t * move
+        return value, pattern
+
+    step = 1e-5
+    (up, pattern_up), (down, pattern_down) = moved(step), moved(-step)
+    if torch.equal(pattern_up, pattern_down):  # else a kink lies between
+        assert predicted == pytest.approx((up - down) / (2 * step), rel=1e-5, abs=1e-6)
+
+
+def activity(net, x):
+    """Which units are inside their set at the minimum."""
+    qp = net.quadratic(x)
+    return qp.inside(EXACT(qp)[0])
+
+
+def test_no_graph_without_need():
+    """If it fails, evaluation keeps graphs alive."""
+    net = network([4, 3, 2])
+    x = torch.zeros(1, 4, dtype=torch.float64)
+    with torch.no_grad():
+        assert not net(x).requires_grad
+    assert net(x).requires_grad
+    z, _ = lrrn.infer(net, x)
+    assert not any(part.requires_grad for part in z)
+
+
+# --------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"beta": -1.0}, "beta=-1.0 must be finite and not negative"),
+    ({"beta": [1.0, float("nan")]}, "beta=nan must be finite"),
+    ({"beta": [1.0]}, "1 values of beta given for 2 layers"),
+    ({"gamma": 0.0}, "gamma=0.0 must be positive"),
+    ({"init": "ones"}, "init='ones' must be"),
+    ({"activation": [lnn.ReLU(), lnn.ReLU()]}, "2 activations given for 1 hidden layers"),
+])
+def test_networks_that_cannot_be(options, message):
+    """If it fails, a wrong setting trains silently."""
+    with pytest.raises(ValueError, match=message):
+        lrrn.LRRN([4, 3, 2], **options)
+
+
+def test_sets_that_are_no_boxes():
+    """If it fails, Tanh's domain is taken for its function."""
+    with pytest.raises(TypeError, match="must be a box such as ReLU"):
+        lrrn.LRRN([4, 3, 2], lnn.Tanh())
+
+
+@pytest.mark.parametrize("x, y, message", [
+    (torch.zeros(2, 5), None, r"x has shape \(2, 5\); the network takes \(batch, 4\)"),
+    (torch.full((2, 4), float("nan")), None, "x holds nan in sample 0"),
+    (torch.zeros(2, 4), torch.tensor([0, 2]), "label 2 is outside 0…1"),
+    (torch.zeros(2, 4), torch.full((2, 2), -0.5), r"y holds -0.5, outside the output's set"),
+])
+def test_inputs_that_do_not_fit(x, y, message):
+    """If it fails, the error comes from inside a solver, or not at all."""
+    with pytest.raises(ValueError, match=message):
+        lrrn.infer(lrrn.LRRN([4, 3, 2], output=lnn.ReLU()), x, y)
+
+
+@pytest.mark.parametrize("kind, options, message", [
+    (lrrn.SpectralDescent, {"tolerance": 0.0}, "tolerance=0.0 must be positive"),
+    (lrrn.CoordinateDescent, {"max_passes": 0}, "max_passes=0 must be at least 1"),
+    (lrrn.SpectralDescent, {"check_every": 0}, "check_every=0 must be at least 1"),
+])
+def test_solvers_that_cannot_be(kind, options, message):
+    """If it fails, a solver returns its start, or loops."""
+    with pytest.raises(ValueError, match=message):
+        kind(**options)
+
+
+def test_weights_that_have_blown_up_are_named():
+    """If it fails, a diverged training run ends in a linear-algebra error."""
+    net = lrrn.LRRN([4, 3, 2])
+    net.weights[0].data.fill_(float("inf"))
+    with pytest.raises(ValueError, match="H is not positive definite"):
+        lrrn.infer(net, torch.ones(1, 4))

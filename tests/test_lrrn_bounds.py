@@ -1,0 +1,260 @@
+"""Lipschitz constants, radii, RR layers and the paper's statements for LRRNs."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lrrn_reference import EXACT, instance, network
+from scipy.optimize import least_squares
+
+import lnn_core as lnn
+from lnn_core import lrrn
+from lnn_core.lrrn import bounds, theory, toys
+
+seeds = st.integers(0, 10**6)
+
+
+def normal(*shape, seed=0):
+    return toys.normal(torch.Generator().manual_seed(seed), *shape)
+
+
+def orthogonal(n, seed=0):
+    return torch.linalg.qr(normal(n, n, seed=seed)).Q
+
+
+def with_weights(*weights, **options):
+    """A float64 network without constraints and with these weights."""
+    sizes = [weights[0].shape[1], *(len(W) for W in weights)]
+    net = lrrn.LRRN(sizes, lnn.Identity(), dtype=torch.float64, **options)
+    with torch.no_grad():
+        for parameter, W in zip(net.weights, weights):
+            parameter.copy_(W)
+    return net
+
+
+def largest_slope(net, samples=100, seed=0):
+    J = lrrn.jacobian(net, normal(samples, net.sizes[0], seed=seed), solver=EXACT)
+    return float(torch.linalg.matrix_norm(J, 2).max())
+
+
+# --------------------------------------------------------------------------- the paper's statements
+
+
+@pytest.mark.parametrize("name", theory.CLAIMS)
+def test_statement_holds(name):
+    """If it fails, a statement of the paper (or its correction) is wrong, or the code is."""
+    claim = theory.CLAIMS[name]
+    for seed in range(100, 108):
+        assert claim(seed) <= claim.limit, f"seed {seed}"
+
+
+@pytest.mark.parametrize("name", ["lemma_1", "corollary_1", "lemma_2", "lemmas_joined"])
+def test_search_for_the_worst_case_comes_close(name):
+    """If it fails, the check would also pass with a constant 1 % too large or too small."""
+    assert max(theory.CLAIMS[name](seed) for seed in range(30)) > 0.99
+
+
+def test_table_has_a_row_a_claim(monkeypatch):
+    """If it fails, a page leaves statements out, or hides a violation."""
+    few = {name: theory.CLAIMS[name] for name in ("largest_value", "absorbed_discount")}
+    monkeypatch.setattr(theory, "CLAIMS", few)
+    rows = theory.table(2, seed=5)
+    assert [row.source for row in rows] == ["section 3.1", "Remark 2 (corrected)"]
+    assert all(row.holds and row.instances == 2 for row in rows)
+    assert rows[0].worst == max(few["largest_value"](5), few["largest_value"](6))
+    assert not theory.Row("", "", 1, worst=1.1, limit=1.0).holds
+
+
+# --------------------------------------------------------------------------- constants
+
+
+def test_constants_by_hand():
+    """Eq. (13), with the weight that feeds the layer where β = 0."""
+    net = with_weights(normal(3, 4), normal(5, 3), normal(2, 5), beta=[1.0, 0.25, 0.0])
+    norm = np.linalg.norm(net.weights[2].detach().numpy(), 2)
+    assert bounds.layer_constants(net) == pytest.approx([1, 1.25, norm])
+    assert lrrn.lipschitz(net) == pytest.approx(1.25 * norm)
+    assert lrrn.lipschitz(net, refined=True) <= lrrn.lipschitz(net)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_theorem_1_is_tight_for_orthogonal_weights(depth):
+    """β = 1: the network is an isometry, and its energy zero. If it fails, a bound is too small."""
+    net = with_weights(*(orthogonal(4, seed) for seed in range(depth)), beta=1.0)
+    assert lrrn.lipschitz(net) == 1 == pytest.approx(lrrn.lipschitz(net, refined=True))
+    assert largest_slope(net) == pytest.approx(1)
+
+
+def test_corollary_2_is_tight():
+    """Orthogonal features under any regression layer: the constant is its norm."""
+    net = with_weights(orthogonal(4), normal(3, 4))
+    norm = torch.linalg.matrix_norm(net.weights[1].detach(), 2).item()
+    assert lrrn.lipschitz(net) == pytest.approx(norm) == pytest.approx(largest_slope(net))
+
+
+def test_lemma_1_is_tight_at_one_over_root_beta():
+    """If it fails, (β^½ + β^−½)/2 is not the best constant that depends on β alone."""
+    net = with_weights(orthogonal(4) / 3**0.5, beta=3.0)
+    assert lrrn.lipschitz(net) == pytest.approx(bounds.largest_gain(3.0))
+    assert largest_slope(net) == pytest.approx(bounds.largest_gain(3.0))
+
+
+def test_refined_constant_is_exact_for_small_weights():
+    """One linear layer with ‖W‖ < 1/√β: f_β(‖W‖), where Theorem 1 gives more."""
+    W = 0.3 * orthogonal(4)
+    net = with_weights(W, beta=1.0)
+    assert lrrn.lipschitz(net, refined=True) == pytest.approx(largest_slope(net))
+    assert largest_slope(net) == pytest.approx(0.6 / 1.09) and lrrn.lipschitz(net) == 1
+
+
+def test_curvature_from_above_is_used():
+    """Two scalar layers: the Schur complement by hand, β(1 − σ²)²/(1 + βσ²) for one layer above."""
+    w, beta, gamma = 0.4, 0.5, 0.8
+    net = with_weights(torch.tensor([[1.7]]), torch.tensor([[w]]), beta=beta, gamma=gamma)
+    m = gamma * beta * (1 - w**2) ** 2 / (1 + beta * w**2)
+    expected = [bounds.gain(math.sqrt((1 + m) / beta), beta, m), bounds.gain(w, beta)]
+    expected[0] = max(bounds.gain(s, beta, m) for s in np.linspace(0, 1.7, 100_001))
+    assert bounds.refined_constants(net) == pytest.approx(expected)
+
+
+@given(seed=seeds)
+def test_jacobian_is_the_slope_of_the_output(seed):
+    """Central differences; if it fails, the lower bound for Lipschitz is none."""
+    net, x, _ = instance(seed, samples=2)
+    net.solver, step, u = EXACT, 1e-6, normal(2, net.sizes[0], seed=seed)
+    J = lrrn.jacobian(net, x, solver=EXACT)
+    problems = [net.quadratic(x + t * u).detach() for t in (-step, step)]
+    patterns = [qp.inside(EXACT(qp)[0]) for qp in problems]
+    if torch.equal(*patterns):
+        numeric = (net(x + step * u) - net(x - step * u)) / (2 * step)
+        found = (J @ u[:, :, None])[:, :, 0]
+        torch.testing.assert_close(found, numeric.detach(), atol=1e-5, rtol=1e-5)
+
+
+# --------------------------------------------------------------------------- radii
+
+
+def test_radius_of_a_linear_classifier():
+    """β = 0, two outputs w and −w: margin over slope is the distance to the boundary."""
+    w = torch.tensor([[3.0, 4.0]])
+    net = with_weights(torch.cat([w, -w]), beta=0.0)
+    x = torch.tensor([[1.0, 0.5], [-0.2, 0.1]])
+    distance = (x.double() @ w.double().T).abs()[:, 0] / 5
+    torch.testing.assert_close(lrrn.certified_radius(net, x.double()), distance)
+    doubled = lrrn.certified_radius(net, x.double(), rho=2 * lrrn.lipschitz(net))
+    torch.testing.assert_close(doubled, distance / 2)
+
+
+@given(seed=seeds, passes=st.integers(1, 5))
+def test_rough_inference_certifies_less(seed, passes):
+    """If it fails, a radius counts on outputs that inference has not found yet."""
+    net, x, _ = instance(seed, beta="corollary")
+    exact = lrrn.certified_radius(net, x, solver=EXACT)
+    rough = lrrn.certified_radius(net, x, solver=lrrn.CoordinateDescent(1e-9, max_passes=passes))
+    assert (rough <= exact + 1e-9).all()
+
+
+def test_radius_needs_a_margin_and_a_constant():
+    """If it fails, the certificate of a regression network means nothing."""
+    with pytest.raises(ValueError, match="needs at least 2 outputs; the network has 1"):
+        lrrn.certified_radius(lrrn.LRRN([3, 1]), torch.zeros(1, 3))
+    with pytest.raises(ValueError, match="rho=0.0 must be positive"):
+        lrrn.certified_radius(lrrn.LRRN([3, 2]), torch.zeros(1, 3), rho=0.0)
+
+
+# --------------------------------------------------------------------------- RR layers
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0, 4.0])
+def test_rr_layer_is_equation_3(beta):
+    """By NumPy's solver; if it fails, the layer is another one."""
+    layer = lrrn.RRLayer(5, 3, beta, dtype=torch.float64)
+    torch.nn.init.normal_(layer.bias), torch.nn.init.normal_(layer.reconstruction_bias)
+    x = normal(7, 5)
+    W, b, c = (p.detach().numpy() for p in (layer.weight, layer.bias, layer.reconstruction_bias))
+    right = (1 + beta) * W @ x.numpy().T + (b + beta * W @ c)[:, None]
+    expected = np.linalg.solve(np.eye(3) + beta * W @ W.T, right).T
+    np.testing.assert_allclose(layer(x).detach().numpy(), expected)
+    A = np.linalg.solve(np.eye(3) + beta * W @ W.T, (1 + beta) * W)
+    assert layer.lipschitz() == pytest.approx(np.linalg.norm(A, 2))
+
+
+def test_rr_layer_trains():
+    """Float64 gradcheck: if it fails, back-propagation through the solve is wrong."""
+    layer = lrrn.RRLayer(4, 3, 0.7, dtype=torch.float64)
+
+    def run(x, weight, bias, c):
+        return torch.func.functional_call(
+            layer, {"weight": weight, "bias": bias, "reconstruction_bias": c}, (x,))
+
+    inputs = [normal(2, 4), normal(3, 4, seed=1), normal(3, seed=2), normal(4, seed=3)]
+    assert torch.autograd.gradcheck(run, [t.requires_grad_() for t in inputs])
+
+
+@given(seed=seeds)
+def test_feed_forward_network_of_rr_layers_is_non_expansive(seed):
+    """β = 1 and ReLU; if it fails, the construction of section 3.3 does not work."""
+    draw = torch.Generator().manual_seed(seed)
+    net = lrrn.feed_forward([5, 7, 6, 3], generator=draw, dtype=torch.float64)
+    with torch.no_grad():
+        for layer in net[::2]:
+            layer.weight.mul_(toys.uniform(draw, 0.5, 5))
+    x, u = toys.normal(draw, 100, 5), toys.normal(draw, 100, 5)
+    assert isinstance(net[-1], lrrn.RRLayer) and isinstance(net[1], torch.nn.ReLU)
+    assert ((net(x + u) - net(x)).norm(dim=1) <= u.norm(dim=1) * (1 + 1e-12)).all()
+    assert all(layer.lipschitz() <= 1 + 1e-12 for layer in net[::2])
+
+
+def test_bad_layers():
+    """If it fails, a negative β makes a layer that no energy defines."""
+    with pytest.raises(ValueError, match="beta=-0.5 must be finite and not negative"):
+        lrrn.RRLayer(3, 2, -0.5)
+    with pytest.raises(ValueError, match=r"sizes=\[3, 0\] must hold"):
+        lrrn.RRLayer(3, 0)
+    with pytest.raises(ValueError, match="beta=0 must be positive"):
+        bounds.largest_gain(0)
+
+
+# --------------------------------------------------------------------------- Remark 2
+
+
+def test_discount_cannot_be_absorbed_where_weights_reconstruct():
+    """Scalar layers, L = 2, β = 1: no weights and scales match the five coefficients of (17).
+
+    Remark 2 says that some do. For β = 0 the same search finds them.
+    """
+    def coefficients(w0, w1, gamma, beta, s1=1.0, s2=1.0):
+        """Of x², x·z1, z1², z1·z2, z2² in 2E, for activations s1·z1 and s2·z2."""
+        return np.array([
+            w0**2 + beta, -2 * (1 + beta) * w0 * s1,
+            s1**2 * (1 + beta * w0**2 + gamma * (w1**2 + beta)),
+            -2 * gamma * (1 + beta) * w1 * s1 * s2, gamma * s2**2 * (1 + beta * w1**2)])
+
+    w0, w1, gamma = 0.8, 0.6, 0.3
+    for beta, least in ((1.0, 1e-2), (0.0, None)):
+        wanted = coefficients(w0, w1, gamma, beta)
+        fits = [least_squares(lambda p: coefficients(p[0], p[1], 1.0, beta, p[2], p[3]) - wanted,
+                              start, xtol=1e-15, ftol=1e-15, gtol=1e-15).cost
+                for start in np.random.default_rng(0).normal(size=(40, 4))]
+        assert min(fits) > least if least else min(fits) < 1e-20
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"beta": [0, 1]}, "must be 0 after the first layer"),
+    ({"beta": 0.0, "output": lnn.Box(0, 1)}, "do not stay the same when activations scale"),
+])
+def test_discounts_that_stay(options, message):
+    """If it fails, ``undiscounted`` returns a network with another energy."""
+    with pytest.raises(ValueError, match=message):
+        theory.undiscounted(lrrn.LRRN([3, 2, 2], gamma=0.5, **options))
+
+
+def test_first_layer_may_reconstruct_without_discount():
+    """β_1 > 0 is no obstacle: its term has the factor γ⁰."""
+    net = network([3, 2, 2], lnn.ReLU(), beta=[2.0, 0.0], gamma=0.5)
+    z = [normal(4, size, seed=size) for size in net.sizes]
+    scaled = [z[0], z[1], 0.5**0.5 * z[2]]
+    torch.testing.assert_close(theory.undiscounted(net).energy(scaled), net.energy(z))
