@@ -100,7 +100,7 @@ class LiftedObjective(Objective):
         super().__init__(loss)
         self.beta = positive("beta", beta)
         self.potential = FenchelYoung() if potential is None else potential
-        self.solver = solver
+        self.solver, self._beyond = solver, 0.0
 
     def minimum(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss,
                 factor: float = 1.0) -> Tensor:
@@ -121,20 +121,27 @@ class LiftedObjective(Objective):
         if not point.energy.sum().isfinite():  # of the user's own solver, or input far off
             raise InferenceDiverged("activations ran away: their energy is no longer finite; "
                                     "lower beta or raise gamma")
-        self.check_stability(net, point.z[0], energy)
+        self._beyond = max(self._beyond, self._share_beyond(net, point.z[0], energy))
         return envelope.value(net, x, point, factors)
 
-    def check_stability(self, net: LiftedNetwork, x: Tensor, energy: Energy) -> None:
-        """StabilityWarning if samples have no minimum, or are unsettled and beyond 1/λ_max(K)."""
+    def __call__(self, net: LiftedNetwork, x: Tensor, y: Tensor,
+                 reduction: str = "mean") -> Tensor:
+        self._beyond = 0.0
+        values = super().__call__(net, x, y, reduction)
+        if self._beyond:  # the share in steps of 10 %, so that a training run does not flood
+            warnings.warn(
+                f"beta={self.beta:g} is beyond the border of stability for up to "
+                f"{10 * math.ceil(10 * self._beyond)} % of a batch: their values are lower bounds; "
+                "lower beta or raise gamma (bounds.stability_threshold)",
+                StabilityWarning, stacklevel=2)
+        return values
+
+    def _share_beyond(self, net: LiftedNetwork, x: Tensor, energy: Energy) -> float:
+        """The share of samples without a minimum, or unsettled and beyond 1/λ_max(K)."""
         beyond, unsettled = self.report.unbounded, ~self.report.converged
         if self.report.passes > SHORT and unsettled.any():
             beyond = beyond | (unsettled & self._beyond_border(net, x, energy))
-        if beyond.any():  # the share in steps of 10 %, so that a training run does not flood
-            warnings.warn(
-                f"beta={self.beta:g} is beyond the border of stability for up to "
-                f"{10 * math.ceil(10 * int(beyond.sum()) / len(beyond))} % of a batch: its values are "
-                "lower bounds; lower beta or raise gamma (bounds.stability_threshold)",
-                StabilityWarning, stacklevel=6)
+        return int(beyond.sum()) / len(beyond)
 
     @staticmethod
     def _beyond_border(net: LiftedNetwork, x: Tensor, energy: Energy) -> Tensor | bool:

@@ -114,10 +114,11 @@ class Shots:
             self.gain = self.secant(errors[-1] - self.last[0], trial.e[-1] - self.last[1])
         self.last = errors[-1], trial.e[-1]
         error = torch.lerp(errors[-1], trial.e[-1], self.gain)
-        drop = self.point.energy - trial.energy
+        drop, self.scale = self.point.energy - trial.energy, scale(self.start, trial)
+        rounding = ROUNDING * torch.finfo(drop.dtype).eps * self.scale
+        fine = drop >= -rounding
+        drop = (drop - rounding).clamp_min_(0.0)
         gap = self.estimate(trial, errors, drop)
-        self.scale = scale(self.start, trial)
-        fine = drop >= -ROUNDING * torch.finfo(drop.dtype).eps * self.scale
         if self.short is not None or not fine.all():
             self.recover(trial, error, drop, gap, ~fine[:, None])
         else:
@@ -197,7 +198,7 @@ class Shots:
             return gap
         # Should the energy go on falling in the ratio of the last two passes, by so much.
         left = (self.drop - drop).maximum(0.05 * drop).clamp_min(torch.finfo(drop.dtype).tiny)
-        return gap.maximum(drop.clamp_min(0.0).square() / left)
+        return gap.maximum(drop.square() / left)
 
     def recover(self, trial: Point, error: Tensor, drop: Tensor, gap: Tensor,
                 worse: Tensor) -> None:

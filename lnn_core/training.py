@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from zlib import crc32
 
 import torch
@@ -34,8 +35,10 @@ class History:
 
     objective : mean of the training objective over the epoch's mini-batches.
     train, validation, test : accuracies (0…1) of the forward pass after the epoch.
-    passes, converged : mean inference passes, and the share of samples whose inference
-        met the solver's tolerance (1 where nothing is inferred).
+    passes : mean inference passes.
+    gap : mean of the estimated relative gaps to inference's optimum, at most 1 a sample (0
+        where nothing is inferred).
+    converged : share of samples whose own gap is within the solver's tolerance.
     """
 
     objective: list[float] = field(default_factory=list)
@@ -43,6 +46,7 @@ class History:
     validation: list[float] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
+    gap: list[float] = field(default_factory=list)
     converged: list[float] = field(default_factory=list)
 
     @property
@@ -51,25 +55,32 @@ class History:
         return max(range(len(self.validation)), key=lambda i: (self.validation[i], -i)) + 1
 
 
+class Epoch(NamedTuple):
+    """Means over an epoch's samples: see :class:`History`."""
+
+    objective: float
+    passes: float
+    gap: float
+    converged: float
+
+
 def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
                 optimizer: torch.optim.Optimizer, batch: int,
-                generator: torch.Generator | None = None) -> tuple[float, float, float]:
-    """One pass over the samples in random order, the last short batch included.
-
-    Returns the mean objective, the mean inference passes and the share converged.
-    """
-    total = passes = converged = 0.0
-    batches = torch.randperm(len(train.y), generator=generator).split(batch)
-    for rows in batches:
+                generator: torch.Generator | None = None) -> Epoch:
+    """One pass over the samples in random order, the last short batch included."""
+    totals = [0.0] * len(Epoch._fields)
+    for rows in torch.randperm(len(train.y), generator=generator).split(batch):
         optimizer.zero_grad()
         value = objective(net, train.x[rows], train.y[rows])
         value.backward()
         optimizer.step()
         report = objective.report
-        total += value.item() * len(rows)
-        passes += 0 if report is None else report.passes
-        converged += len(rows) * (1.0 if report is None else report.converged.float().mean().item())
-    return total / len(train.y), passes / len(batches), converged / len(train.y)
+        inference = (0, 0.0, 1.0) if report is None else (
+            report.passes, report.gap.clamp(max=1.0).mean().item(),
+            report.converged.float().mean().item())
+        totals = [total + len(rows) * mean
+                  for total, mean in zip(totals, (value.item(), *inference))]
+    return Epoch(*(total / len(train.y) for total in totals))
 
 
 def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Split, test: Split, *,
@@ -92,10 +103,9 @@ def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Spli
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True)
     history = History()
     for epoch in range(1, epochs + 1):
-        value, passes, converged = train_epoch(net, objective, train, optimizer, batch, generator)
-        history.objective.append(value)
-        history.passes.append(passes)
-        history.converged.append(converged)
+        done = train_epoch(net, objective, train, optimizer, batch, generator)
+        for name, mean in done._asdict().items():
+            getattr(history, name).append(mean)
         for name, split in (("train", train), ("validation", validation), ("test", test)):
             getattr(history, name).append(accuracy(net, split))
         if on_epoch is not None:

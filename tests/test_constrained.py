@@ -11,10 +11,11 @@ from scipy.optimize import brentq
 from strategies import POTENTIALS, networks, random_inputs, random_network, seeds
 
 import lnn_core as lnn
+from lnn_core.points import Point
 from lnn_core.constrained import ConstrainedAROVR
 from lnn_core.oracle import Exhaustive
 
-EXACT = lnn.Shooting(tolerance=1e-12, max_passes=600, every=True)
+EXACT = lnn.Shooting(tolerance=1e-20, max_passes=600, every=True)
 each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
 
 
@@ -188,11 +189,11 @@ def test_samples_that_run_away_do_not_stop_the_others():
 
 def test_larger_beta_in_a_poorer_optimum():
     """It must not replace the activations found before, nor certify a bound that they refute."""
-    def poorer_beyond(net, energy, z):
-        beta, forward = -energy.output.curvature, z[1]
+    def poorer_beyond(net, energy, start):
+        beta, forward = -energy.output.curvature, start.z[1]
         step = torch.where(beta < 0.2, beta, torch.where(beta < 0.5, 0.01, 10.0))
-        z[1] = forward + step * (forward - y)
-        return lnn.Report(1, beta[:, 0], beta[:, 0] > 0)
+        end = Point.of(net, energy, [start.z[0], forward + step * (forward - y)])
+        return end, lnn.Report(1, beta[:, 0], beta[:, 0] > 0, beta[:, 0] < 0)
 
     net, x, y, r = one_layer()
     x, y, r = x[:1], y[:1], r[:1]

@@ -225,4 +225,7 @@ def test_clamped_activations_start_from_the_free_ones():
     cold = lrrn.infer(net, x, near)[1].passes
     warm, report = lrrn.infer(net, x, near, start=free)
     assert report.passes < cold and torch.equal(warm[-1], near)
+    loss = lrrn.Contrastive()
+    loss(net, x, near)
+    assert loss.report.passes == lrrn.infer(net, x)[1].passes + report.passes
     assert flat(warm).shape == (8, 43)

@@ -19,7 +19,7 @@ import lnn_core as lnn
 from lnn_core.objectives import LiftedObjective
 
 each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
-EXACT = lnn.Shooting(tolerance=1e-13, max_passes=1000, every=True)
+EXACT = lnn.Shooting(tolerance=1e-20, max_passes=1000, every=True)
 RESIDUAL = [(0, 1), (1, 2), (2, 3), (1, 3), (0, 2)]
 BETA, ALPHA = 0.2, 0.45
 

@@ -166,9 +166,11 @@ class SpectralDescent:
         keep = ~_unbounded(qp)
         reduced, complete, norm = _eliminate(qp, keep)
         scale = reduced.H.diagonal().sqrt()
-        start = None if start is None else start[:, keep] * scale
-        z, report = self._descend(reduced.rescaled(scale), start, norm)
-        return complete(z / scale), report
+        inner = reduced.rescaled(scale)
+        z, report = self._descend(inner, None if start is None else start[:, keep] * scale, norm)
+        # What is on a bound goes exactly to that bound: (b·scale)/scale need not be b.
+        back = torch.where(z >= inner.upper, reduced.upper, z / scale)
+        return complete(torch.where(z <= inner.lower, reduced.lower, back)), report
 
     def _descend(self, qp: BoxQP, z: Tensor | None, norm: Tensor) -> tuple[Tensor, Report]:
         inverse = _inverse(qp.H)

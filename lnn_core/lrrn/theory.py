@@ -180,7 +180,8 @@ def certificate(draw):
     rays = rays / rays.norm(dim=2, keepdim=True).clamp_min(1e-300)
     attacks = x[:, None, None] + lengths[:, None, None] * rays[:, None]
     found = net(attacks.flatten(0, 2)).detach().argmax(1).view(attacks.shape[:3])
-    return float(torch.where(found != label[:, None, None], radius[:, None, None] / lengths[:, None], 0.0).max())
+    share = radius[:, None, None] / lengths[:, None]
+    return float(torch.where(found != label[:, None, None], share, 0.0).max())
 
 
 # --------------------------------------------------------------------------- Remarks 2 and 3

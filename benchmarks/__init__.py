@@ -1,0 +1,1 @@
+"""What training lifted networks costs, measured. ``python -m benchmarks --help``."""

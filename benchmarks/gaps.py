@@ -1,0 +1,207 @@
+"""How far from its minimum inference stops, and how many passes it takes, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lnn_core import bounds, data
+from lnn_core.convex import Identity
+from lnn_core.experiments import Run
+from lnn_core.inference import minimise
+from lnn_core.losses import Euclidean
+from lnn_core.network import LiftedNetwork
+from lnn_core.points import Point, Report
+from lnn_core.potentials import Energy, FenchelYoung
+from lnn_core.shooting import Shooting, Shots
+from lnn_core.sweeps import sweep
+from lnn_core.training import stream
+
+from .subjects import BATCH, METHODS, Settings, dataset, trained, training_samples
+
+#: The gap that the default solver promises for the mean of a batch.
+PROMISED = 1e-3
+NETWORKS = {"AROVR": "arovr", "back-propagation": "autograd"}
+
+
+class Traced:
+    """A solver that only watches: the energy, shape (passes + 1, batch), from the forward pass on."""
+
+    def __init__(self, kind: str, passes: int):
+        self.follow: Callable = {"sweeps": _sweeps, "shooting": _shooting}[kind]
+        self.passes = passes
+
+    def __call__(self, net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
+        trace = [start.energy, *self.follow(net, energy, start, self.passes)]
+        self.energies = torch.stack(trace).nan_to_num(torch.inf, torch.inf)
+        done = torch.ones_like(start.energy, dtype=torch.bool)
+        return start, Report(self.passes, torch.zeros_like(start.energy), done, ~done)
+
+
+def _sweeps(net: LiftedNetwork, energy: Energy, start: Point, passes: int) -> list[Tensor]:
+    z, a, trace = list(start.z), list(start.a), []
+    for _ in range(passes):
+        sweep(net, energy, z, a)
+        trace.append(energy(net, z))
+    return trace
+
+
+def _shooting(net: LiftedNetwork, energy: Energy, start: Point, passes: int) -> list[Tensor]:
+    shots, trace = Shots(net, energy, start), []
+    for _ in range(passes):
+        shots.once()
+        trace.append(shots.point.energy)
+    return trace
+
+
+def trace(net: LiftedNetwork, x: Tensor, energy: Energy, kind: str, passes: int) -> Tensor:
+    """The energy after 0, 1, …, ``passes`` passes of a kind, shape (passes + 1, batch)."""
+    solver = Traced(kind, passes)
+    minimise(net, x, energy, solver)
+    return solver.energies
+
+
+def optimum(net: LiftedNetwork, x: Tensor, energy: Energy,
+            traces: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(least energy found by anyone, whether there is a minimum), each of shape (batch,)."""
+    point, report = minimise(net, x, energy, Shooting(1e-10, max_passes=50, every=True))
+    best, bounded = point.energy.clone(), ~report.unbounded
+    left = (bounded & ~report.converged).nonzero()[:, 0]
+    if len(left):  # few, and these take long
+        point, report = minimise(net, x[left], energy.take(left),
+                                 Shooting(1e-10, max_passes=1000, every=True))
+        best[left], bounded[left] = point.energy, ~report.unbounded
+    return torch.stack([best, *(energies.amin(0) for energies in traces)]).amin(0), bounded
+
+
+def gap(energies: Tensor, best: Tensor, start: Tensor) -> Tensor:
+    """(E − E_min)/max(|E_min|, E(z*) − E_min), the library's relative gap."""
+    return (energies - best) / torch.maximum(best.abs(), start - best)
+
+
+def summary(gaps: Tensor) -> dict:
+    """The mean and the worst gap of samples, and the share within what is promised.
+
+    None stands for an energy that is no finite number.
+    """
+    mean, worst = (value.item() if value.isfinite() else None
+                   for value in (gaps.mean(), gaps.amax()))
+    return {"mean": mean, "worst": worst, "within": (gaps <= PROMISED).double().mean().item()}
+
+
+def network(settings: Settings, method: str) -> LiftedNetwork:
+    """A trained network's copy in float64."""
+    weights = trained(settings, method).net.state_dict()
+    net = Run(**METHODS[method], hidden=settings.hidden).network(dataset(settings.dataset).dim)
+    net.double().load_state_dict(weights)
+    return net
+
+
+def judged(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
+    """So many training images in float64, and their one-hot targets."""
+    x, y = (values[:count] for values in training_samples(settings))
+    return x.double(), data.one_hot(y).double()
+
+
+def by_passes(settings: Settings) -> list[dict]:
+    """Gaps of AROVR's energy after 1, 2, … 20 passes: lists with one entry a pass.
+
+    beyond : the share of samples whose local border of stability is below β.
+    """
+    x, target = judged(settings, settings.judged)
+    rows = []
+    for name, method in NETWORKS.items():
+        net = network(settings, method)
+        border = bounds.stability_threshold(net, x)
+        for beta in settings.betas:
+            energy = FenchelYoung() - beta * Euclidean(target)
+            traces = {kind: trace(net, x, energy, kind, 20) for kind in ("sweeps", "shooting")}
+            best, bounded = optimum(net, x, energy, list(traces.values()))
+            for kind, energies in traces.items():
+                gaps = [summary(after[bounded]) for after in gap(energies, best, energies[0])[1:]]
+                rows.append({"trained by": name, "beta": beta, "solver": kind,
+                             "beyond": (border < beta).double().mean().item(),
+                             "unbounded": int((~bounded).sum()),
+                             **{what: [one[what] for one in gaps] for what in gaps[0]}})
+    return rows
+
+
+def energies_of(method: str, net: LiftedNetwork, target: Tensor) -> dict[str, Energy]:
+    """The energies that an objective minimises, with its standard settings."""
+    objective = Run(**METHODS[method]).objective()
+    if method == "arovr":
+        return {"the only one": objective.potential - objective.beta * objective.loss(target)}
+    potential, attack, loss = objective.setting(net, target, target)
+    return {"attack": potential + attack, "attack − loss": potential + (attack - loss)}
+
+
+def at_default(settings: Settings) -> list[dict]:
+    """Where the default solver stops in batches as in training, for every objective's energies."""
+    x, target = judged(settings, settings.judged)
+    rows = []
+    for name, trainer in NETWORKS.items():
+        net = network(settings, trainer)
+        for method in ("arovr", "arovr_ab", "arovr_abg"):
+            for which, energy in energies_of(method, net, target).items():
+                passes, ends = _in_batches(net, x, energy)
+                far = [trace(net, x, energy, kind, 20) for kind in ("sweeps", "shooting")]
+                best, bounded = optimum(net, x, energy, [ends[None], *far])
+                rows.append({"trained by": name, "objective": method, "energy": which,
+                             "passes": passes,
+                             **summary(gap(ends, best, far[0][0])[bounded]),
+                             "unbounded": int((~bounded).sum())})
+    return rows
+
+
+def _in_batches(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[float, Tensor]:
+    """Mean passes of the default solver over batches, and the energies where it stopped."""
+    passes, ends = [], []
+    for rows in torch.arange(len(x)).split(BATCH):
+        point, report = minimise(net, x[rows], energy.take(rows))
+        passes.append(report.passes)
+        ends.append(point.energy)
+    return sum(passes) / len(passes), torch.cat(ends)
+
+
+def near_the_border(settings: Settings) -> list[dict]:
+    """Passes for a mean gap of 1e-3 against β as a share of the border 1/λ_max(K).
+
+    Linear networks have an exact border and an optimum in closed form. In the trained
+    networks the border is that of the linearisation at each sample, which gets a β of its own.
+    """
+    x, target = judged(settings, settings.border)
+    shares = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+    nets = {f"linear, seed {seed}": LiftedNetwork(
+        [x.shape[1], *settings.hidden, 10], Identity(), init="normal", dtype=torch.float64,
+        generator=stream(seed, "weights")) for seed in range(3)}
+    nets |= {name: network(settings, method) for name, method in NETWORKS.items()}
+    rows = []
+    for name, net in nets.items():
+        linear = isinstance(net.function(1), Identity)
+        border = bounds.stability_threshold(net, None if linear else x)
+        for share in shares:
+            beta = (share * border)[:, None]
+            energy = FenchelYoung() - (float(beta) if linear else beta) * Euclidean(target)
+            passes, ends = _in_batches(net, x, energy)
+            traces = {kind: trace(net, x, energy, kind, settings.patience)
+                      for kind in ("sweeps", "shooting")}
+            if linear:
+                best = -float(beta) * bounds.reduced(net, x, target, float(beta))[1]
+                bounded = torch.ones_like(best, dtype=torch.bool)
+            else:
+                best, bounded = optimum(net, x, energy, [ends[None], *traces.values()])
+            start = traces["sweeps"][0]
+            needed = {f"{kind} needed": _needed(gap(energies, best, start)[:, bounded])
+                      for kind, energies in traces.items()}
+            rows.append({"network": name, "share": share, "border": border.median().item(),
+                         "passes": passes, **summary(gap(ends, best, start)[bounded]), **needed,
+                         "unbounded": int((~bounded).sum())})
+    return rows
+
+
+def _needed(gaps: Tensor) -> int | None:
+    """The first pass after which the mean gap is as promised, or None."""
+    found = (gaps.mean(1) <= PROMISED).nonzero()
+    return int(found[0]) if len(found) else None

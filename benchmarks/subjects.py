@@ -1,0 +1,125 @@
+"""How large the benchmark is, and the networks that it trains and times."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from lnn_core import data
+from lnn_core.data import Dataset, Split
+from lnn_core.experiments import Run
+from lnn_core.network import LiftedNetwork
+from lnn_core.objectives import Objective
+from lnn_core.training import stream, train_epoch
+
+from .handwritten import HandWritten
+
+#: The contenders, and how a `Run` of each is configured; "handwritten" is the one without.
+METHODS: dict[str, dict] = {
+    "autograd": {"method": "backprop"},
+    "arovr": {"method": "arovr"},
+    "arovr_ab": {"method": "arovr_ab"},
+    "arovr_abg": {"method": "arovr_abg"},
+    "paper": {"method": "arovr", "solver": "paper"},
+}
+BATCH = 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All sizes. A *turn* is what a contender trains on before it is the next one's turn."""
+
+    dataset: str = "mnist"
+    samples: int = 5000                   # that networks are trained on
+    hidden: tuple[int, ...] = (256, 256)
+    epochs: int = 20                      # of training before anything is timed
+    turn: int = 2000                      # samples a turn
+    rounds: int = 15
+    batches: tuple[int, ...] = (20, 50, 100, 500)
+    threads: tuple[int, ...] = (1, 2)
+    course: int = 60                      # epochs that are timed from random weights on
+    judged: int = 1000                    # training samples whose gaps are looked at
+    betas: tuple[float, ...] = (0.1, 0.25, 0.4)
+    border: int = 200                     # of them, that are taken near their border
+    patience: int = 200                   # the most passes there
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
+    depths: tuple[int, ...] = (2, 3, 4, 6, 8, 10)
+    growing: int = 1000                   # samples a turn for these
+    growing_epochs: int = 10              # of training before anything is timed
+    growing_rounds: int = 9
+    repeat: int = 20                      # steps a turn when a step is taken apart
+
+
+FULL = Settings()
+QUICK = Settings(dataset="digits", samples=300, hidden=(32, 32), epochs=8, turn=100, rounds=3,
+                 batches=(50,), threads=(1,), course=3, judged=50, betas=(0.25,), border=20,
+                 patience=60, widths=(32, 64), depths=(2, 4), growing=100, growing_epochs=3,
+                 growing_rounds=3, repeat=2)
+
+
+@dataclass
+class Learner:
+    """A network in training, an epoch at a time."""
+
+    net: LiftedNetwork
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+
+    def epoch(self, samples: Split, batch: int,
+              generator: torch.Generator | None = None) -> tuple[float, float, float]:
+        """``train_epoch``: the mean objective, inference passes a batch, the share converged."""
+        return train_epoch(self.net, self.objective, samples, self.optimizer, batch, generator)
+
+
+def adam(net: LiftedNetwork, state: dict | None = None) -> torch.optim.Adam:
+    """The optimizer of all contenders, going on from a state of another."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-4, fused=True)
+    if state is not None:
+        optimizer.load_state_dict(copy.deepcopy(state))
+    return optimizer
+
+
+def contender(method: str, start: Learner) -> Learner | HandWritten:
+    """Goes on, by this method, from the weights and the optimizer's state of a learner."""
+    net = copy.deepcopy(start.net)
+    optimizer = adam(net, start.optimizer.state_dict())
+    if method == "handwritten":
+        return HandWritten(net, optimizer)
+    return Learner(net, Run(**METHODS[method]).objective(), optimizer)
+
+
+def beginner(settings: Settings, method: str = "arovr", **options) -> Learner:
+    """A learner with random weights; options as for `Run` (hidden, init)."""
+    run = Run(**{"hidden": settings.hidden, **METHODS[method], **options})
+    net = run.network(dataset(settings.dataset).dim)
+    return Learner(net, run.objective(), adam(net))
+
+
+@lru_cache(maxsize=2)
+def trained(settings: Settings, method: str) -> Learner:
+    """A learner after ``settings.epochs`` epochs; to be copied, not to be trained on."""
+    learner, train = beginner(settings, method), training_samples(settings)
+    batches = stream(0, "batches")
+    for _ in range(settings.epochs):
+        learner.epoch(train, BATCH, batches)
+    return learner
+
+
+@lru_cache(maxsize=1)
+def dataset(name: str) -> Dataset:
+    """The data set, loaded once."""
+    return data.load(name)
+
+
+def training_samples(settings: Settings) -> Split:
+    """What all networks here are trained on."""
+    return dataset(settings.dataset).subset(settings.samples, 0)
+
+
+def part(samples: Split, count: int, i: int) -> Split:
+    """A random part of the samples, another one for every i."""
+    rows = torch.randperm(len(samples.y), generator=stream(i, "part"))[:count]
+    return Split(samples.x[rows], samples.y[rows])
