@@ -26,9 +26,9 @@ from torch import Tensor
 
 from .network import LiftedNetwork
 from .points import Point, Report, scale
+from .potentials import Energy
 
 vecdot = torch.linalg.vecdot
-from .potentials import Energy
 
 #: The largest 1/(1 − s): a longer step is rarely accepted.
 LONGEST = 4.0
@@ -65,21 +65,20 @@ class Shooting:
 
     def __call__(self, net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
         """The point where the energy is as low as asked for, and a report."""
-        shots, unbounded = Shots(net, energy, start), None
+        shots = Shots(net, energy, start)
         for passes in range(1, self.max_passes + 1):
             shots.once()
             gap = shots.gap / shots.scale
-            if unbounded is not None:
-                gap.masked_fill_(unbounded, 0.0)
+            if shots.lost is not None:
+                gap.masked_fill_(shots.lost, 0.0)
             if (gap.amax() if self.every else gap.mean()) <= self.tolerance:
                 break
             if passes in SUSPECT:
-                lost = (gap > self.tolerance) & falls_forever(net, energy, start, shots.point)
-                unbounded = lost if unbounded is None else unbounded | lost
-        if unbounded is None:
+                shots.give_up(gap > self.tolerance)
+        if shots.lost is None:
             unbounded = torch.zeros_like(gap, dtype=torch.bool)
         else:
-            gap.masked_fill_(unbounded, torch.inf)
+            unbounded, gap = shots.lost, gap.masked_fill(shots.lost, torch.inf)
         return shots.point, Report(passes, gap, gap <= self.tolerance, unbounded)
 
 
@@ -101,6 +100,13 @@ class Shots:
         self.gap = self.drop = None                # by how much E fell in the last pass
         self.short = None                          # (batch, 1): whose next pass is a short sweep
         self.step: Tensor | float = 0.5
+        self.lost = None                           # (batch,): whose energy has no minimum
+
+    def give_up(self, unsettled: Tensor) -> None:
+        """Leave those of these samples where they are that have no minimum to go to."""
+        lost = unsettled & falls_forever(self.net, self.energy, self.start, self.point)
+        if lost.any():
+            self.lost = lost if self.lost is None else self.lost | lost
 
     def once(self) -> None:
         """One pass down and up; samples that it would make worse stay where they are."""
@@ -117,6 +123,8 @@ class Shots:
         drop, self.scale = self.point.energy - trial.energy, scale(self.start, trial)
         rounding = ROUNDING * torch.finfo(drop.dtype).eps * self.scale
         fine = drop >= -rounding
+        if self.lost is not None:
+            fine &= ~self.lost
         drop = (drop - rounding).clamp_min_(0.0)
         gap = self.estimate(trial, errors, drop)
         if self.short is not None or not fine.all():
@@ -230,11 +238,11 @@ def falls_forever(net: LiftedNetwork, energy: Energy, start: Point, end: Point) 
     is z − z* without what would leave the domain of G_k.
     """
     layers = range(1, net.depth + 1)
-    d = [torch.zeros_like(start.z[0])] + [end.z[k] - start.z[k] for k in layers]
+    d = [torch.zeros_like(start.z[0])]
     for k in layers:
         low, high = energy.potential.domain(net.function(k))
-        d[k] = d[k].clamp(0.0 if low > -torch.inf else None, 0.0) if high < torch.inf else (
-            d[k].clamp_min(0.0) if low > -torch.inf else d[k])
+        d.append((end.z[k] - start.z[k]).clamp(0.0 if low > -torch.inf else -torch.inf,
+                                               0.0 if high < torch.inf else torch.inf))
     size, length = (sum(v_k.square().sum(-1, keepdim=True) for v_k in v).sqrt()
                     for v in (start.z, d))
     far = 1e4 * (1 + size) / length.clamp_min(torch.finfo(size.dtype).tiny)

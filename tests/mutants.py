@@ -88,7 +88,7 @@ MUTANTS = [Mutant(*row) for row in [
      "test_inference.py::test_passes_are_equation_17"),
     ("output", "sweeps.py", "(h.pull, h.curvature) if", "(h.pull, 0.0) if",
      "test_inference.py::test_passes_are_equation_17"),
-    ("converged", "shooting.py", "gap <= self.tolerance, unbounded", "gap >= 0, unbounded",
+    ("converged", "shooting.py", "gap <= self.tolerance, unbounded)", "gap >= 0, unbounded)",
      "test_shooting.py::test_flags_are_those_of_the_samples"),
     ("safeguard", "shooting.py", "fine = drop >= -rounding", "fine = drop >= -torch.inf",
      "test_shooting.py::test_every_pass_descends[LeastSquares()]"),

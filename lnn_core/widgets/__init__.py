@@ -4,8 +4,11 @@
     widgets.Landscape(beta=0.3)
 """
 
+from .anisotropy import Anisotropy
 from .base import Explorable
 from .landscape import Landscape
 from .one_unit import OneUnit
+from .sandwich import Sandwich
+from .targets import Targets
 
-__all__ = ["Explorable", "Landscape", "OneUnit"]
+__all__ = ["Anisotropy", "Explorable", "Landscape", "OneUnit", "Sandwich", "Targets"]

@@ -101,6 +101,11 @@ function up(start, { signals, answers }, step, phi, y) {
   return pointAt(z, a, y);
 }
 
+/* How far the errors are from those that caused them: Σ‖e_k − e_k′‖², zero at a stationary point. */
+function mismatch({ e }, errors) {
+  return range(net.depth).reduce((sum, k) => sum + dot(minus(e[k + 1], errors[k + 1]), minus(e[k + 1], errors[k + 1])), 0);
+}
+
 /* argmin U − βℓ by shooting. λ is the error that the output layer is assumed to have, φ(a_L) the one
    that it then has; λ moves by gain·(φ − λ). A pass by which the energy would rise is taken back, and
    short sweeps follow. Begins at the forward pass; where a λ is known, with that. */
@@ -126,7 +131,7 @@ function infer(start, y, beta, { tolerance = 1e-6, most = 60, lambda = null } = 
     last = { assumed, answer };
     const rounding = 1e-14 * (Math.abs(energy(here)) + there.potential + beta * there.loss);
     if (energy(there) - energy(here) <= rounding) {
-      off = there.e.reduce((sum, e, k) => (k ? sum + dot(minus(e, pass.errors[k]), minus(e, pass.errors[k])) : 0), 0);
+      off = mismatch(there, pass.errors);
       lambda = step < 1 ? answer : assumed.map((v, i) => v + gain * (answer[i] - v));
       [here, aim, step] = [there, answer, 1];
     } else {
@@ -137,24 +142,21 @@ function infer(start, y, beta, { tolerance = 1e-6, most = 60, lambda = null } = 
   return { ...here, beta, passes, settled: off <= 1e-6 * dot(aim, aim) };
 }
 
-/* The largest β < 1 with U ≤ δ, and where it leads: the constrained form, eq. 7. In logarithms U is
-   nearly a straight line, so that secants find it; they are kept between what fits and what does not. */
-function spend(start, y, delta, { exact = 1e-6, ...options } = {}) {
-  let low = { ...pointAt(start.z, start.a, y), beta: 0, passes: 0, settled: true }, high = 1, last = null, slope = 2;
-  let beta = Math.min(0.25, Math.sqrt(delta / (low.loss + 1e-30)) / 2);
-  for (let trial = 0; trial < 60 && high - low.beta > exact * high; trial++) {
-    const known = last && times(beta / last.beta, last.e[net.depth]), now = infer(start, y, beta, { lambda: known, ...options });
-    const log = now.settled ? Math.log(now.potential / delta) : Infinity;
-    if (log <= 0) low = now; else high = beta;
-    if (Math.abs(log) < exact && log <= 0) break;
-    if (finite(log)) {
-      if (last) slope = Math.max((log - last.log) / Math.log(beta / last.beta), 1);
-      last = { ...now, log };
-    }
-    const wanted = finite(log) ? beta * Math.exp((-exact / 2 - log) / slope) : 0;
-    beta = wanted > low.beta && wanted < high ? wanted : (low.beta + high) / 2;
-  }
-  return low;
+/* max ℓ(z) subject to U(z; x) ≤ δ, the constrained form, eq. 7. ℓ is convex, so that each step to the
+   best z for its gradient z_L − y, which costs one pass with λ = β(z_L − y), lets ℓ grow; β, the inverse
+   multiplier, is set anew by what the last pass spent. No border of stability stands in the way. */
+function spend(start, y, delta, { tolerance = 1e-6, most = 60 } = {}) {
+  let here = pointAt(start.z, start.a, y), beta = 0, passes = 0, off = 0, lambda = minus(start.z[net.depth], y);
+  do {
+    const pass = down(here, lambda, 1), there = up(start, pass, 1, () => lambda, y);
+    const wanted = minus(there.z[net.depth], y), growth = Math.sqrt(delta / there.potential);
+    beta = growth * Math.sqrt(dot(lambda, lambda) / dot(wanted, wanted));
+    const next = times(beta, wanted), errors = pass.errors.with(net.depth, next);
+    off = mismatch(there, errors);
+    [here, lambda] = [there, next];
+    passes++;
+  } while (off > tolerance ** 2 * dot(lambda, lambda) && passes < most);
+  return { ...here, beta, passes, settled: off <= 1e-6 * dot(lambda, lambda) };
 }
 
 /* 1/λ_max(K) with K = Σ J_k M_k J_kᵀ: the border of stability near the forward pass (bounds.py). */
