@@ -122,7 +122,7 @@ class Shots:
         error = torch.lerp(errors[-1], trial.e[-1], self.gain)
         drop, self.scale = self.point.energy - trial.energy, scale(self.start, trial)
         rounding = ROUNDING * torch.finfo(drop.dtype).eps * self.scale
-        fine = drop >= -rounding
+        fine = (drop >= -rounding) & drop.isfinite()
         if self.lost is not None:
             fine &= ~self.lost
         drop = (drop - rounding).clamp_min_(0.0)

@@ -90,7 +90,7 @@ MUTANTS = [Mutant(*row) for row in [
      "test_inference.py::test_passes_are_equation_17"),
     ("converged", "shooting.py", "gap <= self.tolerance, unbounded)", "gap >= 0, unbounded)",
      "test_shooting.py::test_flags_are_those_of_the_samples"),
-    ("safeguard", "shooting.py", "fine = drop >= -rounding", "fine = drop >= -torch.inf",
+    ("safeguard", "shooting.py", "fine = (drop >= -rounding)", "fine = (drop >= -torch.inf)",
      "test_shooting.py::test_every_pass_descends[LeastSquares()]"),
     ("newton", "shooting.py", "1 / (1 - slope * kappa)", "1 / (1 + slope * kappa)",
      "test_shooting.py::test_one_output_is_one_unknown[FenchelYoung()-AROVR-plain]"),

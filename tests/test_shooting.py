@@ -219,6 +219,17 @@ def test_past_the_border_it_says_unbounded(sizes, dtype):
         assert not (report.converged & report.unbounded).any()
 
 
+def test_overflow_is_not_progress():
+    """Between two looks for a minimum float32 must not reach −∞: it would poison the weights."""
+    net = lnn.LiftedNetwork([1, 1, 1], lnn.Identity())
+    with torch.no_grad():
+        for weight in net.weights:
+            weight.fill_(1e6)
+    energy = lnn.FenchelYoung() - 0.9 * lnn.Euclidean(torch.zeros(1, 1))
+    end, report = minimise(net, torch.ones(1, 1), energy, lnn.Shooting(0.0, max_passes=60))
+    assert end.energy.isfinite().all() and all(z_k.isfinite().all() for z_k in end.z)
+
+
 @each_base
 @pytest.mark.parametrize("hidden", [lnn.Tanh(), lnn.Box(-1, 1)], ids=repr)
 def test_what_has_a_minimum_is_not_called_unbounded(base, hidden):
