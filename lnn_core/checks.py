@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
     if not y.is_floating_point():
         if y.ndim != 1:
             raise ValueError(f"labels have shape {tuple(y.shape)}; expected ({len(x)},)")
-        low, high = torch.aminmax(y)
+        low, high = map(int, torch.aminmax(y))
         if low < 0 or high >= outputs:
             bad = y[(y < 0) | (y >= outputs)][0]
             raise ValueError(f"label {int(bad)} is outside 0…{outputs - 1}")
@@ -60,7 +62,7 @@ def _check_tensor(name: str, value: Tensor) -> None:
 
 def _check_finite(name: str, values: Tensor) -> None:
     # A sum is ten times as fast as a look at every entry; it may overflow where all are finite.
-    if not values.sum().isfinite() and not torch.isfinite(values).all():
+    if not math.isfinite(values.detach().sum().item()) and not torch.isfinite(values).all():
         row = int((~torch.isfinite(values)).any(1).nonzero()[0])
         raise ValueError(f"{name} holds {values[row][~torch.isfinite(values[row])][0].item()} "
                          f"in sample {row}; all values must be finite")

@@ -118,7 +118,7 @@ class LiftedObjective(Objective):
     def _minima(self, net: LiftedNetwork, x: Tensor, energy: Energy,
                 factors: tuple[float, ...], rows: Tensor | None = None) -> Tensor:
         point, self.report = minimise(net, x.detach(), energy, self.solver, rows)
-        if not point.energy.sum().isfinite():  # of the user's own solver, or input far off
+        if not math.isfinite(float(point.energy.sum())):  # of the user's own solver, or input far off
             raise InferenceDiverged("activations ran away: their energy is no longer finite; "
                                     "lower beta or raise gamma")
         self._beyond = max(self._beyond, self._share_beyond(net, point.z[0], energy))

@@ -121,11 +121,11 @@ class Shots:
         self.last = errors[-1], trial.e[-1]
         error = torch.lerp(errors[-1], trial.e[-1], self.gain)
         drop, self.scale = self.point.energy - trial.energy, scale(self.start, trial)
-        rounding = ROUNDING * torch.finfo(drop.dtype).eps * self.scale
-        fine = (drop >= -rounding) & drop.isfinite()
+        eps = torch.finfo(drop.dtype).eps
+        fine = torch.add(drop, self.scale, alpha=ROUNDING * eps) >= 0
+        fine &= drop < torch.inf
         if self.lost is not None:
             fine &= ~self.lost
-        drop = (drop - rounding).clamp_min_(0.0)
         gap = self.estimate(trial, errors, drop)
         if self.short is not None or not fine.all():
             self.recover(trial, error, drop, gap, ~fine[:, None])
@@ -178,11 +178,11 @@ class Shots:
                          zip(signals[2:-1], answers[2:-1], self.start.z[2:-1])),
                         start=vecdot(signals[1], answers[1] - self.start.z[1]))
             kappa = kappa / (vecdot(self.error, self.error) + 1e-30)
-        gain = 1 / (1 - slope * kappa).clamp_min_(1 / LONGEST)
-        more = gain.clamp_min(1.0)
-        self.weight = {k: self.spread(k) * more for k in net.moving[:-1]}
-        if net.moving:  # below 1 the gain hides how stiff the output is
-            self.weight[net.depth] = 0.5 * kappa * more**3 / gain**2
+        stiffness = (1 - slope * kappa).clamp_min_(1 / LONGEST)
+        gain = stiffness.reciprocal()
+        self.weight = {k: self.spread(k) * gain.clamp_min(1.0) for k in net.moving[:-1]}
+        if net.moving:  # for ROVR the small gain hides how stiff the output is
+            self.weight[net.depth] = 0.5 * kappa * torch.maximum(gain, stiffness.square())
         return gain[:, None]
 
     def spread(self, k: int) -> float:
@@ -205,6 +205,8 @@ class Shots:
         if self.drop is None:
             return gap
         # Should the energy go on falling in the ratio of the last two passes, by so much.
+        drop = torch.sub(drop, self.scale, alpha=ROUNDING * torch.finfo(drop.dtype).eps)
+        drop = drop.clamp_min_(0.0)
         left = (self.drop - drop).maximum(0.05 * drop).clamp_min(torch.finfo(drop.dtype).tiny)
         return gap.maximum(drop.square() / left)
 
