@@ -3,7 +3,7 @@
 SHELL         := bash
 .SHELLFLAGS   := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book test reproduce notebooks clean
+.PHONY: help book test reproduce bench notebooks clean
 
 PYTHON ?= python3
 BIN    := .venv/bin
@@ -15,6 +15,7 @@ help:
 	@echo "make book        build the pages, with a quick run of the experiments on this machine"
 	@echo "make test        run every test: the library, the notebooks, the pages in a browser"
 	@echo "make reproduce   compute what book/records lacks of the papers' experiments (hours; can be stopped and resumed)"
+	@echo "make bench       measure what training costs, into book/records/cost (a quarter of an hour; wants a quiet machine)"
 	@echo "make notebooks   for maintainers: run all committed notebooks again, in place"
 	@echo "make clean       remove what 'make book' wrote"
 	@echo "PYTHON=…         the interpreter to set up with, 3.11 or later (now: $(PYTHON))"
@@ -49,6 +50,11 @@ reproduce: $(READY)
 		$(BIN)/papermill --log-output --log-level WARNING --cwd book/reproduction -p profile paper "$$notebook" "_build/reproduce/$${notebook##*/}"; \
 	done
 	@echo "==> The records are in book/records, the notebooks with their outputs in _build/reproduce"
+
+# Afresh: times of different days do not belong in one table. Where it was interrupted, the same without --again goes on.
+bench: $(READY)
+	@echo "==> Measuring what training costs"
+	@$(BIN)/python -m benchmarks --again
 
 notebooks: $(READY)
 	@$(BIN)/python book/execute.py

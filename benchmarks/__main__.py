@@ -33,6 +33,7 @@ SECTIONS: dict[str, Callable[[Settings], list[dict]]] = {
     "gaps": gaps.by_passes,
     "default": gaps.at_default,
     "border": gaps.near_the_border,
+    "depth": gaps.by_depth,
     "epochs": epochs.by_batch,
     "training": epochs.along_training,
     "size": epochs.by_size,
@@ -47,13 +48,13 @@ def record(section: str, settings: Settings) -> dict:
             **provenance(), "rows": rows}
 
 
-def recorded(section: str, settings: Settings, folder: Path, again: bool = False) -> dict:
-    """The section's record in the folder; measured where there is none, or ``again``.
+def recorded(section: str, settings: Settings, folder: Path) -> dict:
+    """The section's record in the folder; measured where there is none.
 
     Raises ValueError for a record that was made with other settings: it names the file.
     """
     path = folder / f"{section}.json"
-    if path.exists() and not again:
+    if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["settings"] != json.loads(json.dumps(asdict(settings))):
             raise ValueError(f"{path} was made with other settings; --again replaces it")
@@ -85,16 +86,21 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--section", action="append", choices=SECTIONS,
                         help="measure this section only; may be repeated")
-    parser.add_argument("--again", action="store_true", help="replace records that exist")
+    parser.add_argument("--again", action="store_true", help="remove the records first")
     parser.add_argument("--quick", action="store_true", help="small sizes, on bundled digits")
     parser.add_argument("--folder", type=Path, help="where records are kept (default: "
                         "book/records/cost; with --quick: _build/quick_cost)")
     options = parser.parse_args(arguments)
     settings = QUICK if options.quick else FULL
-    folder = options.folder or ROOT / ("_build/quick_cost" if options.quick else "book/records/cost")
-    for section in options.section or SECTIONS:
+    default = "_build/quick_cost" if options.quick else "book/records/cost"
+    folder = options.folder or ROOT / default
+    sections = options.section or list(SECTIONS)
+    if options.again:  # all at once: after an interruption, a run without it does the rest
+        for section in sections:
+            (folder / f"{section}.json").unlink(missing_ok=True)
+    for section in sections:
         started = time.perf_counter()
-        rows = recorded(section, settings, folder, options.again)["rows"]
+        rows = recorded(section, settings, folder)["rows"]
         print(f"\n== {section} ({time.perf_counter() - started:.0f} s): "
               f"{SECTIONS[section].__doc__.splitlines()[0]}\n\n{table(rows)}", flush=True)
 

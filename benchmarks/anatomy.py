@@ -17,7 +17,8 @@ from .timing import race, threads, with_interval
 from .tracing import Operations, multiply_adds, peak_bytes
 
 
-def one_step(settings: Settings, learner: Learner | HandWritten, batch: int) -> Callable[[], object]:
+def one_step(settings: Settings, learner: Learner | HandWritten,
+             batch: int) -> Callable[[], object]:
     """An epoch of a single batch, always of the same samples."""
     samples = part(training_samples(settings), batch, 0)
     return lambda: learner.epoch(samples, batch, stream(0, "batches"))
@@ -54,7 +55,7 @@ def memory(settings: Settings) -> list[dict]:
     start = trained(settings, "arovr")
     return [{"method": method, "batch": batch,
              "peak bytes": peak_bytes(one_step(settings, contender(method, start), batch))}
-            for method in ALL for batch in (BATCH, 10 * BATCH, 20 * BATCH)]
+            for method in ALL for batch in settings.weighed]
 
 
 def breakdown(settings: Settings) -> list[dict]:

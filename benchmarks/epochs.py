@@ -7,11 +7,11 @@ from statistics import mean
 
 from lnn_core.data import Split
 from lnn_core.objectives import StabilityWarning
-from lnn_core.training import stream
+from lnn_core.training import Epoch, stream
 
 from .handwritten import HandWritten
 from .subjects import (
-    BATCH, METHODS, Learner, Settings, beginner, contender, part, trained, training_samples,
+    BATCH, Learner, Settings, beginner, contender, grown, part, trained, training_samples,
 )
 from .timing import milliseconds, race, ratio, threads
 
@@ -26,7 +26,7 @@ def compare(learners: dict[str, Learner | HandWritten], parts: list[Split],
     cpu over clock : how much of the time the process was at work (1 on a quiet machine with
     one thread); passes and converged : means over the timed turns.
     """
-    seen: dict[str, list] = {name: [] for name in learners}
+    seen: dict[str, list[Epoch]] = {name: [] for name in learners}
 
     def turn(name: str):
         return lambda i: seen[name].append(
@@ -35,9 +35,9 @@ def compare(learners: dict[str, Learner | HandWritten], parts: list[Split],
     times = race({name: turn(name) for name in learners}, len(parts))
     rows = []
     for name in learners:
-        _, passes, converged = zip(*seen[name][1:])
         row = {"method": name, "milliseconds": milliseconds(times[name]),
-               "passes": mean(passes), "converged": mean(converged)}
+               "passes": mean(epoch.passes for epoch in seen[name][1:]),
+               "converged": mean(epoch.converged for epoch in seen[name][1:])}
         for reference in ("autograd", "handwritten"):
             row[f"ratio to {reference}"] = ratio(times[name], times[reference])
             row[f"cpu to {reference}"] = ratio(times[name], times[reference], "cpu")
@@ -68,7 +68,7 @@ def along_training(settings: Settings) -> list[dict]:
 
     def turn(name: str):
         return lambda i: passes[name].append(
-            learners[name].epoch(train, BATCH, stream(i, "batches"))[1])
+            learners[name].epoch(train, BATCH, stream(i, "batches")).passes)
 
     with threads(1):
         times = race({name: turn(name) for name in learners}, settings.course)
@@ -82,22 +82,16 @@ def along_training(settings: Settings) -> list[dict]:
 
 
 def by_size(settings: Settings) -> list[dict]:
-    """AROVR and back-propagation as the network grows: wider at depth 3, deeper at one width.
-
-    Weights from N(0, 1/fan-in), which keeps signals alive in deep networks; some epochs of
-    AROVR before anything is timed. "converged" says where β is too large for the network.
-    """
+    """AROVR and back-propagation as the network grows: wider at one depth, deeper at one width."""
     train = part(training_samples(settings), settings.growing, 0)
     depth, width = len(settings.hidden) + 1, settings.hidden[0]
     shapes = [(depth, w) for w in settings.widths]
     shapes += [(d, width) for d in settings.depths if (d, width) not in shapes]
     rows = []
     for d, w in shapes:
-        start = beginner(settings, hidden=(w,) * (d - 1), init="normal")
         with threads(1), warnings.catch_warnings():
-            warnings.simplefilter("ignore", StabilityWarning)
-            for i in range(settings.growing_epochs):
-                start.epoch(train, BATCH, stream(i, "warm-up"))
+            warnings.simplefilter("ignore", StabilityWarning)  # the column "converged" says it
+            start = grown(settings, d, w)
             learners = {name: contender(name, start)
                         for name in ("autograd", "handwritten", "arovr")}
             rows += [{"depth": d, "width": w, **row} for row in compare(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -19,48 +21,51 @@ from lnn_core.shooting import Shooting, Shots
 from lnn_core.sweeps import sweep
 from lnn_core.training import stream
 
-from .subjects import BATCH, METHODS, Settings, dataset, trained, training_samples
+from .subjects import BATCH, METHODS, Settings, grown, trained, training_samples
 
 #: The gap that the default solver promises for the mean of a batch.
 PROMISED = 1e-3
 NETWORKS = {"AROVR": "arovr", "back-propagation": "autograd"}
 
 
-class Traced:
-    """A solver that only watches: the energy, shape (passes + 1, batch), from the forward pass on."""
-
-    def __init__(self, kind: str, passes: int):
-        self.follow: Callable = {"sweeps": _sweeps, "shooting": _shooting}[kind]
-        self.passes = passes
-
-    def __call__(self, net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
-        trace = [start.energy, *self.follow(net, energy, start, self.passes)]
-        self.energies = torch.stack(trace).nan_to_num(torch.inf, torch.inf)
-        done = torch.ones_like(start.energy, dtype=torch.bool)
-        return start, Report(self.passes, torch.zeros_like(start.energy), done, ~done)
-
-
-def _sweeps(net: LiftedNetwork, energy: Energy, start: Point, passes: int) -> list[Tensor]:
-    z, a, trace = list(start.z), list(start.a), []
-    for _ in range(passes):
+def _sweeps(net: LiftedNetwork, energy: Energy, start: Point) -> Iterator[Tensor]:
+    """The energy after one more pass of (17), for ever."""
+    z, a = list(start.z), list(start.a)
+    while True:
         sweep(net, energy, z, a)
-        trace.append(energy(net, z))
-    return trace
+        yield energy(net, z)
 
 
-def _shooting(net: LiftedNetwork, energy: Energy, start: Point, passes: int) -> list[Tensor]:
-    shots, trace = Shots(net, energy, start), []
-    for _ in range(passes):
+def _shooting(net: LiftedNetwork, energy: Energy, start: Point) -> Iterator[Tensor]:
+    """The energy after one more pass of the default solver, for ever."""
+    shots = Shots(net, energy, start)
+    while True:
         shots.once()
-        trace.append(shots.point.energy)
-    return trace
+        yield shots.point.energy
 
 
-def trace(net: LiftedNetwork, x: Tensor, energy: Energy, kind: str, passes: int) -> Tensor:
-    """The energy after 0, 1, …, ``passes`` passes of a kind, shape (passes + 1, batch)."""
-    solver = Traced(kind, passes)
-    minimise(net, x, energy, solver)
-    return solver.energies
+KINDS = {"sweeps": _sweeps, "shooting": _shooting}
+
+
+def trace(net: LiftedNetwork, x: Tensor, energy: Energy, kind: str, passes: int,
+          until: Callable[[Tensor], bool] = lambda energies: False) -> Tensor:
+    """The energy after 0, 1, …, ``passes`` passes of a kind, shape (passes + 1, batch).
+
+    Fewer where ``until`` says that the energy is low enough; +∞ where it is no number.
+    """
+    energies = []
+
+    def watch(net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
+        energies.append(start.energy)
+        for after in islice(KINDS[kind](net, energy, start), passes):
+            energies.append(after.nan_to_num(torch.inf, torch.inf))
+            if until(energies[-1]):
+                break
+        none = torch.zeros_like(start.energy, dtype=torch.bool)
+        return start, Report(len(energies) - 1, torch.zeros_like(start.energy), none, none)
+
+    minimise(net, x, energy, watch)
+    return torch.stack(energies)
 
 
 def optimum(net: LiftedNetwork, x: Tensor, energy: Energy,
@@ -93,10 +98,7 @@ def summary(gaps: Tensor) -> dict:
 
 def network(settings: Settings, method: str) -> LiftedNetwork:
     """A trained network's copy in float64."""
-    weights = trained(settings, method).net.state_dict()
-    net = Run(**METHODS[method], hidden=settings.hidden).network(dataset(settings.dataset).dim)
-    net.double().load_state_dict(weights)
-    return net
+    return copy.deepcopy(trained(settings, method).net).double()
 
 
 def judged(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +119,7 @@ def by_passes(settings: Settings) -> list[dict]:
         border = bounds.stability_threshold(net, x)
         for beta in settings.betas:
             energy = FenchelYoung() - beta * Euclidean(target)
-            traces = {kind: trace(net, x, energy, kind, 20) for kind in ("sweeps", "shooting")}
+            traces = {kind: trace(net, x, energy, kind, 20) for kind in KINDS}
             best, bounded = optimum(net, x, energy, list(traces.values()))
             for kind, energies in traces.items():
                 gaps = [summary(after[bounded]) for after in gap(energies, best, energies[0])[1:]]
@@ -146,7 +148,7 @@ def at_default(settings: Settings) -> list[dict]:
         for method in ("arovr", "arovr_ab", "arovr_abg"):
             for which, energy in energies_of(method, net, target).items():
                 passes, ends = _in_batches(net, x, energy)
-                far = [trace(net, x, energy, kind, 20) for kind in ("sweeps", "shooting")]
+                far = [trace(net, x, energy, kind, 20) for kind in KINDS]
                 best, bounded = optimum(net, x, energy, [ends[None], *far])
                 rows.append({"trained by": name, "objective": method, "energy": which,
                              "passes": passes,
@@ -165,6 +167,12 @@ def _in_batches(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[float, T
     return sum(passes) / len(passes), torch.cat(ends)
 
 
+def linear(sizes: list[int], seed: int) -> LiftedNetwork:
+    """A linear network with random weights."""
+    return LiftedNetwork(sizes, Identity(), init="normal", dtype=torch.float64,
+                         generator=stream(seed, "weights"))
+
+
 def near_the_border(settings: Settings) -> list[dict]:
     """Passes for a mean gap of 1e-3 against β as a share of the border 1/λ_max(K).
 
@@ -172,33 +180,55 @@ def near_the_border(settings: Settings) -> list[dict]:
     networks the border is that of the linearisation at each sample, which gets a β of its own.
     """
     x, target = judged(settings, settings.border)
-    shares = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-    nets = {f"linear, seed {seed}": LiftedNetwork(
-        [x.shape[1], *settings.hidden, 10], Identity(), init="normal", dtype=torch.float64,
-        generator=stream(seed, "weights")) for seed in range(3)}
+    nets = {f"linear, seed {seed}": linear([x.shape[1], *settings.hidden, 10], seed)
+            for seed in range(3)}
     nets |= {name: network(settings, method) for name, method in NETWORKS.items()}
-    rows = []
-    for name, net in nets.items():
-        linear = isinstance(net.function(1), Identity)
-        border = bounds.stability_threshold(net, None if linear else x)
-        for share in shares:
-            beta = (share * border)[:, None]
-            energy = FenchelYoung() - (float(beta) if linear else beta) * Euclidean(target)
-            passes, ends = _in_batches(net, x, energy)
-            traces = {kind: trace(net, x, energy, kind, settings.patience)
-                      for kind in ("sweeps", "shooting")}
-            if linear:
-                best = -float(beta) * bounds.reduced(net, x, target, float(beta))[1]
-                bounded = torch.ones_like(best, dtype=torch.bool)
-            else:
-                best, bounded = optimum(net, x, energy, [ends[None], *traces.values()])
-            start = traces["sweeps"][0]
-            needed = {f"{kind} needed": _needed(gap(energies, best, start)[:, bounded])
-                      for kind, energies in traces.items()}
-            rows.append({"network": name, "share": share, "border": border.median().item(),
-                         "passes": passes, **summary(gap(ends, best, start)[bounded]), **needed,
-                         "unbounded": int((~bounded).sum())})
+    return [{"network": name, "share": share,
+             **_at_share(net, x, target, share, settings.patience)}
+            for name, net in nets.items()
+            for share in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)]
+
+
+def by_depth(settings: Settings) -> list[dict]:
+    """Passes of the default solver against depth, at equal shares of the border of stability."""
+    x, target = judged(settings, settings.border)
+    rows, width = [], settings.hidden[0]
+    for depth in settings.depths:
+        nets = {"linear": linear([x.shape[1], *[width] * (depth - 1), 10], seed=0),
+                "trained": copy.deepcopy(grown(settings, depth, width).net).double()}
+        for name, net in nets.items():
+            border = bounds.stability_threshold(net, x)
+            for share in (0.2, 0.4, 0.6):
+                energy = FenchelYoung() - (share * border)[:, None] * Euclidean(target)
+                rows.append({"depth": depth, "network": name, "share": share,
+                             "border": border.median().item(),
+                             "passes": _in_batches(net, x, energy)[0]})
     return rows
+
+
+@torch.no_grad()
+def _at_share(net: LiftedNetwork, x: Tensor, target: Tensor, share: float, patience: int) -> dict:
+    """Passes and gap of the default solver, and the passes that each kind needs."""
+    border = bounds.stability_threshold(net, x)
+    energy = FenchelYoung() - (share * border)[:, None] * Euclidean(target)
+    passes, ends = _in_batches(net, x, energy)
+    start = energy.output(net(x))
+    if isinstance(net.function(1), Identity):
+        beta = share * float(border[0])
+        best = -beta * bounds.reduced(net, x, target, beta)[1]
+        bounded = torch.ones_like(best, dtype=torch.bool)
+
+        def until(energies: Tensor) -> bool:
+            return gap(energies, best, start).mean() <= PROMISED
+        traces = {kind: trace(net, x, energy, kind, patience, until) for kind in KINDS}
+    else:
+        traces = {kind: trace(net, x, energy, kind, patience) for kind in KINDS}
+        best, bounded = optimum(net, x, energy, [ends[None], *traces.values()])
+    return {"border": border.median().item(), "passes": passes,
+            **summary(gap(ends, best, start)[bounded]),
+            **{f"{kind} needed": _needed(gap(energies, best, start)[:, bounded])
+               for kind, energies in traces.items()},
+            "unbounded": int((~bounded).sum())}
 
 
 def _needed(gaps: Tensor) -> int | None:

@@ -7,6 +7,7 @@ import torch
 from lnn_core.convex import Identity, ReLU
 from lnn_core.data import Split
 from lnn_core.network import LiftedNetwork
+from lnn_core.training import Epoch
 
 
 class HandWritten:
@@ -29,16 +30,16 @@ class HandWritten:
         for parameter in net.parameters():
             parameter.grad = torch.zeros_like(parameter)
 
-    @torch.no_grad()
     def epoch(self, samples: Split, batch: int,
-              generator: torch.Generator | None = None) -> tuple[float, float, float]:
-        """One pass over the samples; returns what ``train_epoch`` does: mean loss, 0, 1."""
+              generator: torch.Generator | None = None) -> Epoch:
+        """One pass over the samples; returns what ``train_epoch`` does."""
         one_hot = torch.eye(self.net.sizes[-1], dtype=samples.x.dtype)[samples.y]
         total = 0.0
         for rows in torch.randperm(len(one_hot), generator=generator).split(batch):
             total += self.step(samples.x[rows], one_hot[rows])
-        return total / len(one_hot), 0.0, 1.0
+        return Epoch(total / len(one_hot), passes=0.0, gap=0.0, converged=1.0)
 
+    @torch.no_grad()
     def step(self, x: torch.Tensor, y: torch.Tensor) -> float:
         """Forward, backward, Adam; the sum of the samples' losses before the step."""
         z, last = [x], len(self.weights) - 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,8 +13,8 @@ from lnn_core import data
 from lnn_core.data import Dataset, Split
 from lnn_core.experiments import Run
 from lnn_core.network import LiftedNetwork
-from lnn_core.objectives import Objective
-from lnn_core.training import stream, train_epoch
+from lnn_core.objectives import Objective, StabilityWarning
+from lnn_core.training import Epoch, stream, train_epoch
 
 from .handwritten import HandWritten
 
@@ -50,6 +51,7 @@ class Settings:
     growing: int = 1000                   # samples a turn for these
     growing_epochs: int = 10              # of training before anything is timed
     growing_rounds: int = 9
+    weighed: tuple[int, ...] = (50, 500, 1000)  # batches whose memory is counted
     repeat: int = 20                      # steps a turn when a step is taken apart
 
 
@@ -57,7 +59,7 @@ FULL = Settings()
 QUICK = Settings(dataset="digits", samples=300, hidden=(32, 32), epochs=8, turn=100, rounds=3,
                  batches=(50,), threads=(1,), course=3, judged=50, betas=(0.25,), border=20,
                  patience=60, widths=(32, 64), depths=(2, 4), growing=100, growing_epochs=3,
-                 growing_rounds=3, repeat=2)
+                 growing_rounds=3, weighed=(50, 100, 200), repeat=2)
 
 
 @dataclass
@@ -69,8 +71,8 @@ class Learner:
     optimizer: torch.optim.Optimizer
 
     def epoch(self, samples: Split, batch: int,
-              generator: torch.Generator | None = None) -> tuple[float, float, float]:
-        """``train_epoch``: the mean objective, inference passes a batch, the share converged."""
+              generator: torch.Generator | None = None) -> Epoch:
+        """``train_epoch`` by this learner's objective."""
         return train_epoch(self.net, self.objective, samples, self.optimizer, batch, generator)
 
 
@@ -108,6 +110,21 @@ def trained(settings: Settings, method: str) -> Learner:
     return learner
 
 
+def grown(settings: Settings, depth: int, width: int) -> Learner:
+    """A learner of another shape after some epochs of AROVR on few samples.
+
+    From weights N(0, 1/fan-in), which keep signals alive in deep networks. Where β is too
+    large for the network, its reports say so: no warnings.
+    """
+    learner = beginner(settings, hidden=(width,) * (depth - 1), init="normal")
+    train = part(training_samples(settings), settings.growing, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", StabilityWarning)
+        for i in range(settings.growing_epochs):
+            learner.epoch(train, BATCH, stream(i, "warm-up"))
+    return learner
+
+
 @lru_cache(maxsize=1)
 def dataset(name: str) -> Dataset:
     """The data set, loaded once."""
@@ -121,5 +138,7 @@ def training_samples(settings: Settings) -> Split:
 
 def part(samples: Split, count: int, i: int) -> Split:
     """A random part of the samples, another one for every i."""
+    if count > len(samples.y):
+        raise ValueError(f"count={count} must be at most the {len(samples.y)} samples there are")
     rows = torch.randperm(len(samples.y), generator=stream(i, "part"))[:count]
     return Split(samples.x[rows], samples.y[rows])

@@ -34,11 +34,11 @@ class Operations(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name, kwargs = func._schema.name.removeprefix("aten::"), kwargs or {}
+        kwargs = kwargs or {}
         for part, names in PARTS.items():
-            if name in names:
+            if func.overloadpacket.__name__ in names:
                 self.calls[part].append((func, args, kwargs))
-        self.count += not func.is_view
+        self.count += func.namespace == "aten" and not func.is_view
         return func(*args, **kwargs)
 
     @torch.no_grad()

@@ -152,6 +152,17 @@ class Tanh(ConvexFunction):
     def conjugate(self, a: Tensor) -> Tensor:
         return a.abs() + torch.nn.functional.softplus(-2 * a.abs()) - math.log(2)
 
+    def divergence(self, z: Tensor, a: Tensor) -> Tensor:
+        """½Σ_± (1 ± z)·log1p(±e/(1 ± f)) with e = z − f(a): eq. (2) without its cancellation.
+
+        It is the relative entropy between two coins, with heads (1 + z)/2 and (1 + f(a))/2.
+        """
+        inside, e = z.abs() <= 1.0, z - a.tanh()
+        safe, e = torch.where(inside, z, 0.0), torch.where(inside, e, 0.0)
+        parts = [torch.special.xlog1py(1 + s * safe, s * e / (2 * (2 * s * a).sigmoid()))
+                 for s in (1, -1)]
+        return torch.where(inside, 0.5 * (parts[0] + parts[1]), math.inf)
+
     def activation(self, a: Tensor) -> Tensor:
         return a.tanh()
 

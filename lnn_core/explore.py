@@ -34,7 +34,7 @@ from .network import LiftedNetwork
 from .objectives import AROVR, ROVR, BackPropagation, Objective
 from .potentials import Energy, Reweighted
 
-#: Two units cost nothing: go on until the residual is 1e-12 of what it was at first.
+#: Two units cost nothing: go on until the relative gap is at rounding.
 EXACT = Shooting(tolerance=1e-14, max_passes=3000, every=True)
 #: The part of the border up to which that many passes of eq. (17) are enough.
 REACHABLE = 0.99

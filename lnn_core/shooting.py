@@ -100,6 +100,7 @@ class Shots:
         self.gap = self.drop = None                # by how much E fell in the last pass
         self.short = None                          # (batch, 1): whose next pass is a short sweep
         self.step: Tensor | float = 0.5
+        self.tilted = not U.minimum_is_zero
         self.lost = None                           # (batch,): whose energy has no minimum
 
     def give_up(self, unsettled: Tensor) -> None:
@@ -120,9 +121,16 @@ class Shots:
             self.gain = self.secant(errors[-1] - self.last[0], trial.e[-1] - self.last[1])
         self.last = errors[-1], trial.e[-1]
         error = torch.lerp(errors[-1], trial.e[-1], self.gain)
+        if self.tilted and self.gap is None:
+            # What a tilt gains at the forward pass may be more than all that is left to find.
+            self.start = trial
         drop, self.scale = self.point.energy - trial.energy, scale(self.start, trial)
         eps = torch.finfo(drop.dtype).eps
-        fine = torch.add(drop, self.scale, alpha=ROUNDING * eps) >= 0
+        # Of a sweep whose step is short enough it is known that it gains twice this; without
+        # it, passes near a kink go round in a cycle of equal energies.
+        promised = 0.0 if self.short is None else torch.where(
+            self.short, 0.5 * self.step, 0.0)[:, 0] * self.wish
+        fine = torch.add(drop, self.scale, alpha=ROUNDING * eps) >= promised
         fine &= drop < torch.inf
         if self.lost is not None:
             fine &= ~self.lost

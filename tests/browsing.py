@@ -7,9 +7,13 @@ returns a ``Shown``.
 
 import re
 from functools import cache
+from pathlib import Path
+from shutil import copy2
 
 import pytest
 from test_pages import DESKTOP, PHONE, browser  # noqa: F401 - fixture
+
+from lnn_core import widgets
 
 PAGE = """<!doctype html><html data-theme="{theme}">
 <meta charset="utf-8"><title>An explorable</title>
@@ -143,6 +147,9 @@ class Shown:
 def shown(browser, tmp_path_factory):  # noqa: F811
     """Opens explorables, each in a tab of its own."""
     folder, pages = tmp_path_factory.mktemp("explorables"), []
+    (folder / "_static").mkdir()
+    for path in Path(widgets.__file__).parent.glob("*.data.js"):
+        copy2(path, folder / "_static")
 
     @cache
     def window(width, options):

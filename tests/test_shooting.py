@@ -132,7 +132,7 @@ def test_tilts_on_a_mid_size_network(weight):
     g = tilts(net, 7)
     model = Model(kind_of(lnn.FenchelYoung()), None, g, loss=((weight, y),) if weight else ())
     energy = lnn.Tilted(g) + weight * lnn.Euclidean(y)
-    end, report = minimise(net, x, energy, EXACT)
+    end, _ = minimise(net, x, energy, EXACT)
     torch.testing.assert_close(end.energy, model.energy(net, model.descend(net, x)),
                                rtol=1e-8, atol=1e-10)
 
@@ -199,6 +199,18 @@ def test_more_passes_where_more_is_asked(trained):
     assert passes == sorted(passes) and passes[0] == 1 and passes[-1] <= 12
     end, report = minimise(net, x, energy, lnn.Shooting(1e-8))
     assert report.gap.mean() <= 1e-8 and residual(net, energy, end).mean() < 1e-3
+
+
+def test_a_large_tilt_does_not_pass_for_progress():
+    """What switching units off gains is not what inference has left to find."""
+    net = random_network(11, [6, 12, 12, 4], scale=0.6)
+    x, y = random_inputs(11, net, samples=6)
+    g = [50.0 * (torch.randn(size, generator=torch.Generator().manual_seed(size)) > 0.5).double()
+         for size in net.sizes[1:]]
+    energy = lnn.Tilted([*g[:-1], None]) - 0.25 * lnn.Euclidean(y)
+    lowest, _ = minimise(net, x, energy, EXACT)
+    end, _ = minimise(net, x, energy)
+    assert ((end.energy - lowest.energy).mean() <= 3e-3 * lowest.energy.abs().mean())
 
 
 # --- energies without a minimum ------------------------------------------------------------------

@@ -49,10 +49,11 @@ def test_region_is_the_sublevel_set(js):
 
 
 def test_worst_point_is_the_worst(js):
-    """No point of the region, tried on a dense grid, has a greater loss; lnn_core finds the same."""
+    """No point of the region, tried on a dense grid, has a greater loss; nor for lnn_core."""
     for i, widget in enumerate(cases()):
         s, delta = js("solve(p)", p=widget.state()), widget.delta
-        assert widget.unit.landscape(0.0, *np.array(s["worst"]["z"])) == pytest.approx(delta, **AGREE)
+        energy = widget.unit.landscape(0.0, *np.array(s["worst"]["z"]))
+        assert energy == pytest.approx(delta, **AGREE)
         z1 = np.linspace(0, 4, 20001)
         room = delta - widget.unit.landscape(0.0, z1, widget.w * z1)  # left for the output
         step = np.sqrt(2 * room[room >= 0])
@@ -117,7 +118,7 @@ def choose(page, name):
 def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
     """The numbers under the picture are not those of the library."""
     page = shown(widgets.Anisotropy(), width=width, theme=theme)
-    for name, share in (("delta", 0.8), ("x", 0.5), ("w", 0.6), ("y", 0.2), ("gamma", 0.6)):
+    for name, share in (("delta", 0.8), ("x", 0.5), ("w", 0.3), ("y", 0.2), ("gamma", 0.6)):
         before = page.picture()
         page.slide(name, share)
         names = ("gamma", "delta", "x", "w", "y")

@@ -57,10 +57,10 @@ def test_targets_complete_the_square(js):
         for name in TERMS:
             q, target, h = s[name]["q"], s[name]["target"], widget.term(name)(z)
             if target is None:
-                assert q == 0 and widget.alpha == 0.5
-                rest = h + z @ torch.tensor(s[name]["pull"], dtype=torch.float64)
+                assert q == 0 and widget.alpha == {"against": 0.5, "alone": 1}[name]
+                rest = h + z @ torch.tensor(s[name]["pull"], dtype=z.dtype)
             else:
-                rest = h - 0.5 * q * (z - torch.tensor(target)).square().sum(1)
+                rest = h - 0.5 * q * (z - torch.tensor(target, dtype=z.dtype)).square().sum(1)
             assert rest.std() < 1e-9 * (1 + abs(rest[0])), (widget, name)
 
 
@@ -73,16 +73,18 @@ def test_heights_are_those_of_the_output_term(js):
             places = torch.tensor([[1, 2], [-1.5, 0.3]], dtype=torch.float64)
             assert heights == pytest.approx(widget.term(name)(places).tolist(), **AGREE)
             shares, size = (-0.7, 0.0, 0.4, 1.0, 2.3), (y - wrong).square().sum().item()
-            profile = js("shares.map(t => profile(p.alpha, name, t))", p=p, name=name, shares=shares)
-            line = torch.cat([y + t * (wrong - y) for t in shares])
-            assert np.multiply(profile, size) == pytest.approx(widget.term(name)(line).tolist(), **AGREE)
+            profile = js("shares.map(t => profile(p.alpha, name, t))", p=p, name=name,
+                         shares=shares)
+            line = widget.term(name)(torch.cat([y + t * (wrong - y) for t in shares]))
+            assert np.multiply(profile, size) == pytest.approx(line.tolist(), **AGREE)
 
 
 def test_border_of_beta(js):
     """The mark on β's slider: the output is there just below it, and gone just above it."""
     for alpha in (0.55, 0.8, 1.0):
         border = js("border({ alpha })", alpha=alpha)
-        below, above = (widgets.Targets(alpha=alpha, beta=border * share) for share in (0.999, 1.001))
+        below, above = (widgets.Targets(alpha=alpha, beta=border * share)
+                        for share in (0.999, 1.001))
         assert below.output("against") is not None and above.output("against") is None
         assert js("solve(p).against.z", p=above.state()) is None
     assert js("border({ alpha })", alpha=0.5) == math.inf

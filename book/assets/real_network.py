@@ -24,8 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "lnn_core" / "widgets" / "real_network.data.js"
 RECORD = ROOT / "book" / "records" / "real_network" / "rounding.json"
 RUN = Run(dataset="mnist", samples=5000, method="arovr", beta=0.25, seed=0)
-#: A test image is doubtful when the network reads it rightly, by a margin of at most this.
-DOUBTFUL = 0.3
+#: A test image that is read rightly is clear from this margin on, and doubtful up to that one.
+CLEAR, DOUBTFUL = 0.75, 0.3
+#: A clear image is not far above its target, 1, either: AROVR punishes that, too.
+CONFIDENT, OVERCONFIDENT = 0.95, 1.1
 
 
 def train(run: Run, dataset: data.Dataset) -> tuple[LiftedNetwork, History]:
@@ -56,14 +58,17 @@ def pruned(net: LiftedNetwork, samples: data.Split) -> LiftedNetwork:
 
 @torch.no_grad()
 def choose(net: LiftedNetwork, test: data.Split) -> dict[str, int]:
-    """Test images by name: of each digit the first that is clear and the first that is doubtful,
-    and the first that is misread. Clear is a margin above the median of all images."""
-    first, second = net(test.x).topk(2, dim=1).values.unbind(1)
-    margin, right = first - second, net(test.x).argmax(1) == test.y
-    clear, doubtful = right & (margin > margin.median()), right & (margin <= DOUBTFUL)
-    chosen = {f"{digit} {name}": _first(which & (test.y == digit))
-              for digit in range(10) for name, which in (("clear", clear), ("doubtful", doubtful))}
-    return chosen | {"misread": _first(~right)}
+    """Test images by name, each the first of its kind: of each digit one that is clear and one that
+    is doubtful; then one whose own output is far above 1, and one that is misread."""
+    output = net(test.x)
+    first, second = output.topk(2, dim=1).values.unbind(1)
+    margin, right = first - second, output.argmax(1) == test.y
+    kinds = {"clear": right & (margin >= CLEAR) & (first <= CONFIDENT),
+             "doubtful": right & (margin <= DOUBTFUL)}
+    chosen = {f"{digit} {kind}": _first(which & (test.y == digit))
+              for digit in range(10) for kind, which in kinds.items()}
+    return chosen | {"overconfident": _first(right & (first >= OVERCONFIDENT)),
+                     "misread": _first(~right)}
 
 
 def _first(which: Tensor) -> int:
@@ -88,7 +93,8 @@ def make(run: Run, dataset: data.Dataset) -> tuple[bytes, dict]:
     net, history = train(run, dataset)
     chosen, samples = choose(net, dataset.test), dataset.subset(run.samples, run.seed)
     rows = list(chosen.values())
-    packed = pack(pruned(net, samples), dataset.test.x[rows], list(chosen), dataset.test.y[rows].tolist())
+    packed = pack(pruned(net, samples), dataset.test.x[rows], list(chosen),
+                  dataset.test.y[rows].tolist())
     return packed, {
         "config": run.config,
         "best_epoch": history.best_epoch,

@@ -8,7 +8,8 @@ from .anisotropy import Anisotropy
 from .base import Explorable
 from .landscape import Landscape
 from .one_unit import OneUnit
+from .real_network import RealNetwork
 from .sandwich import Sandwich
 from .targets import Targets
 
-__all__ = ["Anisotropy", "Explorable", "Landscape", "OneUnit", "Sandwich", "Targets"]
+__all__ = ["Anisotropy", "Explorable", "Landscape", "OneUnit", "RealNetwork", "Sandwich", "Targets"]

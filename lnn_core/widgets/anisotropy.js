@@ -77,11 +77,11 @@ function drawRegion(plot, p, s) {
   plot.frame("z₁, hidden unit", "z₂, output");
 }
 
-/* The chosen quantity of either unit against log2 γ, which the hidden unit's weight moves from soft to stiff. */
+/* The chosen quantity of either unit against log γ, which the hidden unit's weight moves from soft to stiff. */
 function drawReach(plot, p, s) {
-  const { words, y } = QUANTITY[p.shown], low = Math.log2(CONTROLS.find(({ name }) => name === "gamma").min);
+  const { words, y } = QUANTITY[p.shown], low = Math.log10(CONTROLS.find(({ name }) => name === "gamma").min);
   const exponents = range(97).map(i => low - 2 * low * i / 96), of = ({ [p.shown]: pair }) => pair.map(Math.abs);
-  const curves = exponents.map(log => [log, of(reach({ ...p, gamma: 2 ** log }))]), now = Math.log2(p.gamma);
+  const curves = exponents.map(log => [log, of(reach({ ...p, gamma: 10 ** log }))]), now = Math.log10(p.gamma);
   plot.begin({ x: [low, -low], y });
   plot.vertical(0, { width: 1, alpha: 0.5 });
   plot.vertical(now, { width: 1.25, dash: [2, 3] });
@@ -91,34 +91,37 @@ function drawReach(plot, p, s) {
     plot.line(line, { colour, width: 2.5 });
     plot.mark([now, of(s.worst)[k]], { colour, radius: 6, shape: k ? "circle" : "triangle" });
   });
-  NAMES.forEach((name, k) => plot.text(name, [-low, y[1]], { shift: [-8, 11 + 18 * k], align: "right", bold: true, colour: LAYERS[k] }));
+  NAMES.forEach((name, k) => plot.text(name, [-low, y[1]],
+    { shift: [-8, 11 + 18 * k], align: "right", bold: true, colour: LAYERS[k] }));
   if (p.shown === "signal") plot.text("dashes: back-propagation", [-low, y[1]], { shift: [-8, 47], align: "right" });
-  plot.frame("log₂ γ₁/γ₂ (soft ← hidden unit → stiff)", words);
+  plot.frame("log₁₀ γ₁/γ₂ (soft ← hidden unit → stiff)", words);
 }
 
 const pair = values => values.map(value => number(Math.abs(value), 3)).join(" and ");
 function describeRegion(p, s) {
   const { z, loss } = s.worst;
-  return `The region of all z₁, z₂ of energy at most ${number(p.delta, 3)}, for γ₁/γ₂ = ${number(p.gamma)}, and dashed that for equal ` +
-    `weights. Forward pass z₁ = ${number(s.forward[0])}, z₂ = ${number(s.forward[1])}, loss ${number(s.loss, 3)}; worst point ` +
-    `z₁ = ${number(z[0])}, z₂ = ${number(z[1])}, loss ${number(loss, 3)}.`;
+  return `The region of all z₁, z₂ of energy at most ${number(p.delta, 3)}, for γ₁/γ₂ = ${number(p.gamma)}, and ` +
+    `dashed that for equal weights. Forward pass z₁ = ${number(s.forward[0])}, z₂ = ${number(s.forward[1])}, ` +
+    `loss ${number(s.loss, 3)}; worst point z₁ = ${number(z[0])}, z₂ = ${number(z[1])}, loss ${number(loss, 3)}.`;
 }
 function describeReach(p, s) {
-  return `Against γ₁/γ₂: ${QUANTITY[p.shown].words} of the hidden unit and of the output. Now ${pair(s.worst[p.shown])}` +
-    `${p.shown === "signal" ? `; back-propagation sends ${pair(s.backprop)}` : ""}.`;
+  const other = p.shown === "signal" ? `; back-propagation sends ${pair(s.backprop)}` : "";
+  return `Against γ₁/γ₂: ${QUANTITY[p.shown].words} of the hidden unit and of the output. ` +
+    `Now ${pair(s.worst[p.shown])}${other}.`;
 }
 
 function status(p, s) {
-  const [hidden] = s.worst.deviation;
+  const on = s.worst.z[0] > 0;
   if (p.x <= 0) {
-    return { text: s.worst.z[0] > 0 ? "The hidden unit is off, and has been woken: it passes a signal on, which back-propagation does not."
-      : "The hidden unit is off and stays off: like back-propagation, it passes no signal on." };
+    return { text: "The hidden unit is off and " +
+      (on ? "has been woken: it passes a signal on, which back-propagation does not."
+        : "stays off: like back-propagation, it passes no signal on.") };
   }
-  if (s.worst.z[0] === 0) return { text: "The adversary has switched the hidden unit off: the region ends at z₁ = 0." };
-  if (!hidden) return { text: "The output listens to nothing: all energy goes into it." };
-  const stiff = Math.abs(p.gamma - 1) < 1e-9 ? "The weights are equal." : p.gamma < 1
-    ? "The hidden unit is soft: the region is long where z₂ follows z₁." : "The hidden unit is stiff: the region is narrow in z₁.";
-  return { text: `${stiff} Deviations and energies follow γ; the ratio of the two error signals is w, whatever γ.` };
+  if (!on) return { text: "The adversary has switched the hidden unit off: the region ends at z₁ = 0." };
+  const soft = Math.abs(p.gamma - 1) < 1e-9 ? "The weights are equal."
+    : p.gamma < 1 ? "The hidden unit is soft: the region is long where z₂ follows z₁."
+      : "The hidden unit is stiff: the region is narrow in z₁.";
+  return { text: `${soft} Deviations and energies follow γ; the ratio of the two error signals is w, whatever γ.` };
 }
 
 const explorable = {
@@ -135,7 +138,10 @@ const explorable = {
   ],
   readouts: (p, s) => [
     { name: "loss", label: "ℓ(z*)", shape: "square", value: s.loss, note: "forward pass" }, "≤",
-    { name: "worst", label: "worst ℓ", shape: "circle", colour: COLOURS.arovr, value: s.worst.loss, note: "in the region" },
+    {
+      name: "worst", label: "worst ℓ", shape: "circle", colour: COLOURS.arovr,
+      value: s.worst.loss, note: "in the region",
+    },
     ...[0, 1].map(k => ({
       name: ["hidden", "output"][k], label: NAMES[k], shape: k ? "circle" : "triangle", colour: LAYERS[k],
       value: Math.abs(s.worst[p.shown][k]), note: ["z₁", "z₂"][k],

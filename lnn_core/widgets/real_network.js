@@ -1,181 +1,10 @@
-/* A trained network infers in the page: layers z_k = max(a_k, 0) with a_k = W_k z_(k−1) + b_k and a
-   linear output, under an adversary who may change every activation: AROVR, max ℓ(z) − U(z; x)/β.
+/* A trained network infers in the page, under an adversary who changes activations: AROVR, eq. 8, or its
+   constrained form, eq. 7. Its mathematics is in real_network.maths.js; the network itself is data,
+   0.3 MB, which `setup` loads when the explorable comes into view. */
 
-   The first half is lnn_core's default solver (shooting.py) and its bounds, for one image. The
-   network itself is data, 0.3 MB, which `setup` loads when the explorable comes into view. */
-
-let net = null; // {sizes, depth, transposed, biases, images, names, labels, kappa}
+let host = null; // the model, for what is no control
 let drawn = null; // the reader's own digit, as an image
-
-/* The inverse of packed.py: a line of JSON, the integers n_ij of W_ij = scale_i·n_ij, the images. */
-function unpack(bytes) {
-  const end = bytes.indexOf(10), header = Array.from(bytes.subarray(0, end), code => String.fromCharCode(code));
-  const { sizes, scales, ...rest } = JSON.parse(header.join(""));
-  const signed = new Int8Array(bytes.buffer, bytes.byteOffset, bytes.length);
-  let at = end + 1;
-  const transposed = scales.map((scale, layer) => {
-    const [columns, rows] = [sizes[layer], sizes[layer + 1]], weights = new Float64Array(columns * rows);
-    for (let i = 0; i < rows; i++) {
-      for (let j = 0; j < columns; j++) weights[j * rows + i] = scale[i] * signed[at++];
-    }
-    return weights;
-  });
-  const images = rest.names.map((_, i) => inked(bytes.subarray(at + i * sizes[0], at + (i + 1) * sizes[0])));
-  return { sizes, depth: scales.length, transposed, images, ...rest };
-}
-const inked = bytes => Float64Array.from(bytes, ink => ink / 255);
-
-function dot(u, v) {
-  let sum = 0;
-  for (let i = 0; i < u.length; i++) sum += u[i] * v[i];
-  return sum;
-}
-const minus = (u, v) => u.map((value, i) => value - v[i]);
-const times = (factor, v) => v.map(value => factor * value);
-
-/* a_k from the activations of the layer below. Most of those are zero, and cost nothing. */
-function preactivation(k, z) {
-  const weights = net.transposed[k - 1], a = Float64Array.from(net.biases[k - 1]), rows = a.length;
-  for (let j = 0; j < z.length; j++) {
-    const active = z[j];
-    if (active) for (let i = 0, at = j * rows; i < rows; i++, at++) a[i] += weights[at] * active;
-  }
-  return a;
-}
-/* W_kᵀe: what errors of layer k tell the layer below. */
-function feedback(k, e) {
-  const weights = net.transposed[k - 1], rows = e.length, signal = new Float64Array(net.sizes[k - 1]);
-  for (let j = 0, at = 0; j < signal.length; j++) {
-    let sum = 0;
-    for (let i = 0; i < rows; i++, at++) sum += weights[at] * e[i];
-    signal[j] = sum;
-  }
-  return signal;
-}
-const activation = (k, a) => (k < net.depth ? a.map(v => (v > 0 ? v : 0)) : a);
-/* How a hidden layer answers a signal p: argmin over z ≥ 0 of D(z‖a) − pᵀz. */
-const respond = (a, signal) => a.map((v, i) => (v + signal[i] > 0 ? v + signal[i] : 0));
-
-/* The forward pass, as lists by layer; the image is z_0. */
-function forwardPass(x) {
-  const z = [x], a = [null];
-  for (let k = 1; k <= net.depth; k++) {
-    a.push(preactivation(k, z[k - 1]));
-    z.push(activation(k, a[k]));
-  }
-  return { z, a };
-}
-
-/* Activations with their errors e_k = z_k − f_k(a_k), U = Σ D_k(z_k‖a_k) (eqs. 2, 3), ℓ = ½‖z_L − y‖². */
-function pointAt(z, a, y) {
-  const e = [null], miss = minus(z[net.depth], y);
-  let potential = 0;
-  for (let k = 1; k <= net.depth; k++) {
-    const f = activation(k, a[k]);
-    e.push(minus(z[k], f));
-    potential += 0.5 * dot(e[k], e[k]) + dot(e[k], minus(f, a[k]));
-  }
-  return { z, a, e, potential, loss: 0.5 * dot(miss, miss) };
-}
-
-/* Signals from the error λ of the output layer down, the layers' answers, and the errors these would
-   have. A step below 1 is the short sweep of eq. 17: it goes only part of the way to an answer. */
-function down({ z, a }, lambda, step) {
-  const signals = [], answers = [], errors = [];
-  errors[net.depth] = lambda;
-  for (let k = net.depth - 1; k > 0; k--) {
-    signals[k] = feedback(k + 1, errors[k + 1]);
-    answers[k] = respond(a[k], signals[k]).map((v, i) => z[k][i] + step * (v - z[k][i]));
-    errors[k] = minus(answers[k], activation(k, a[k]));
-  }
-  return { signals, answers, errors };
-}
-/* The answers to these signals, fed forward; those of a short sweep stay as they are. */
-function up(start, { signals, answers }, step, phi, y) {
-  const z = [start.z[0]], a = [null], top = net.depth;
-  for (let k = 1; k <= top; k++) {
-    a[k] = k > 1 ? preactivation(k, z[k - 1]) : start.a[1];
-    if (k < top) z[k] = step < 1 ? answers[k] : respond(a[k], signals[k]);
-  }
-  z[top] = phi(a[top]).map((v, i) => v + a[top][i]);
-  return pointAt(z, a, y);
-}
-
-/* How far the errors are from those that caused them: Σ‖e_k − e_k′‖², zero at a stationary point. */
-function mismatch({ e }, errors) {
-  return range(net.depth).reduce((sum, k) => sum + dot(minus(e[k + 1], errors[k + 1]), minus(e[k + 1], errors[k + 1])), 0);
-}
-
-/* argmin U − βℓ by shooting. λ is the error that the output layer is assumed to have, φ(a_L) the one
-   that it then has; λ moves by gain·(φ − λ). A pass by which the energy would rise is taken back, and
-   short sweeps follow. Begins at the forward pass; where a λ is known, with that. */
-function infer(start, y, beta, { tolerance = 1e-6, most = 60, lambda = null } = {}) {
-  const top = net.depth, rate = beta / (1 - beta), phi = a => a.map((v, i) => rate * (v - y[i]));
-  const energy = ({ potential, loss }) => potential - beta * loss;
-  let here = pointAt(start.z, start.a, y), gain = lambda ? 1 : null, last = null, step = 1, passes = 0, off = Infinity;
-  let aim = phi(start.a[top]);
-  lambda ||= aim;
-  do {
-    const pass = down(here, lambda, step);
-    if (gain === null) { // Newton's step in one dimension; κ = λᵀKλ/‖λ‖² costs nothing here
-      const work = pass.signals.reduce((sum, p, k) => sum + dot(p, pass.errors[k]), 0);
-      gain = 1 / Math.max(1 - rate * work / (dot(lambda, lambda) + 1e-30), 0.25);
-      for (const list of [pass.signals, pass.errors]) list.forEach((v, k) => { list[k] = times(gain, v); });
-    }
-    const there = up(start, pass, step, phi, y), assumed = pass.errors[top], answer = there.e[top];
-    if (last) { // the slope of φ between the last two passes
-      const change = minus(assumed, last.assumed);
-      const slope = dot(change, minus(answer, last.answer)) / (dot(change, change) + 1e-30);
-      gain = 1 / Math.max(1 - slope, 0.25);
-    }
-    last = { assumed, answer };
-    const rounding = 1e-14 * (Math.abs(energy(here)) + there.potential + beta * there.loss);
-    if (energy(there) - energy(here) <= rounding) {
-      off = mismatch(there, pass.errors);
-      lambda = step < 1 ? answer : assumed.map((v, i) => v + gain * (answer[i] - v));
-      [here, aim, step] = [there, answer, 1];
-    } else {
-      [lambda, gain, step] = [aim, 1, step / 2];
-    }
-    passes++;
-  } while (off > tolerance ** 2 * dot(aim, aim) && passes < most && here.potential < 1e3);
-  return { ...here, beta, passes, settled: off <= 1e-6 * dot(aim, aim) };
-}
-
-/* max ℓ(z) subject to U(z; x) ≤ δ, the constrained form, eq. 7. ℓ is convex, so that each step to the
-   best z for its gradient z_L − y, which costs one pass with λ = β(z_L − y), lets ℓ grow; β, the inverse
-   multiplier, is set anew by what the last pass spent. No border of stability stands in the way. */
-function spend(start, y, delta, { tolerance = 1e-6, most = 60 } = {}) {
-  let here = pointAt(start.z, start.a, y), beta = 0, passes = 0, off = 0, lambda = minus(start.z[net.depth], y);
-  do {
-    const pass = down(here, lambda, 1), there = up(start, pass, 1, () => lambda, y);
-    const wanted = minus(there.z[net.depth], y), growth = Math.sqrt(delta / there.potential);
-    beta = growth * Math.sqrt(dot(lambda, lambda) / dot(wanted, wanted));
-    const next = times(beta, wanted), errors = pass.errors.with(net.depth, next);
-    off = mismatch(there, errors);
-    [here, lambda] = [there, next];
-    passes++;
-  } while (off > tolerance ** 2 * dot(lambda, lambda) && passes < most);
-  return { ...here, beta, passes, settled: off <= 1e-6 * dot(lambda, lambda) };
-}
-
-/* 1/λ_max(K) with K = Σ J_k M_k J_kᵀ: the border of stability near the forward pass (bounds.py). */
-function border({ a }) {
-  const n = net.sizes[net.depth], pairs = range(n * n);
-  let rows = range(n).map(i => Float64Array.from(range(n), j => Number(i === j)));
-  let gram = pairs.map(at => rows[Math.floor(at / n)][at % n]);
-  for (let k = net.depth; k > 1; k--) {
-    rows = rows.map(row => feedback(k, row).map((v, i) => (a[k - 1][i] > 0 ? v : 0)));
-    gram = gram.map((v, at) => v + dot(rows[Math.floor(at / n)], rows[at % n]));
-  }
-  let power = gram; // its squares, scaled to trace 1, tend to the projection on the largest eigenvector
-  for (let squarings = 0; squarings < 24; squarings++) {
-    const lines = range(n).map(i => power.slice(i * n, i * n + n));
-    const trace = lines.reduce((sum, line) => sum + dot(line, line), 0);
-    power = pairs.map(at => dot(lines[Math.floor(at / n)], lines[at % n]) / trace);
-  }
-  return 1 / dot(gram, power);
-}
+const redraws = []; // one for each view of the model
 
 const largest = z => z.indexOf(Math.max(...z));
 /* By how much a class leads, or falls behind, the best of the others. */
@@ -188,7 +17,8 @@ function caseOf(x, known = null) {
   if (!cases.has(x)) {
     const start = forwardPass(x), output = start.z[net.depth], read = largest(output), label = known ?? read;
     const y = Float64Array.from(output, (_, digit) => Number(digit === label)), lead = margin(output, read);
-    cases.set(x, { start, y, label, read, lead, border: border(start), certified: lead ** 2 / (4 * net.kappa) });
+    const certified = lead ** 2 / (4 * net.kappa); // bounds.energy_budget
+    cases.set(x, { start, y, label, read, lead, certified, border: border(start) });
   }
   return cases.get(x);
 }
@@ -206,15 +36,259 @@ function reach(image) {
   return image.reach;
 }
 
+/* `stopped`: at this β inference does not settle, and a smaller one stands in for it. */
 function solve(p, options = {}) {
   const at = net.names.indexOf(p.image), image = caseOf(at < 0 ? drawn : net.images[at], net.labels[at]);
-  let found = p.adversary === "budget" ? spend(image.start, image.y, p.delta, options) : infer(image.start, image.y, p.beta, options);
-  const stopped = !found.settled;
-  if (stopped) found = infer(image.start, image.y, Math.min(p.beta, reach(image)), options);
-  const { z, e, potential, loss, beta } = found, gap = minus(image.start.z[net.depth], image.y);
+  const { start, y } = image, top = net.depth, budget = p.adversary === "budget";
+  let found = budget ? spend(start, y, p.delta, options) : infer(start, y, p.beta, options);
+  const stopped = !budget && !found.settled;
+  if (stopped) found = infer(start, y, Math.min(p.beta, reach(image)), options);
+  const { z, e, beta, potential, loss, passes } = found, miss = minus(start.z[top], y);
   return {
-    ...image, z, stopped, beta, potential, forward: image.start.z, before: 0.5 * dot(gap, gap),
-    value: beta > 0 ? loss - potential / beta : loss,
-    after: largest(z[net.depth]), remains: margin(z[net.depth], image.read), signal: feedback(1, e[1]), passes: found.passes,
+    ...image, z, beta, potential, passes, stopped, forward: start.z, loss: [0.5 * dot(miss, miss), loss],
+    arovr: budget ? NaN : stopped ? Infinity : beta > 0 ? loss - potential / beta : loss,
+    attackedRead: largest(z[top]), remains: margin(z[top], image.read), signal: feedback(1, e[1]),
   };
 }
+
+/* What the reader sees: the image and the signal at it, the hidden layers, the outputs. */
+
+const RISE = COLOURS.arovr, FALL = COLOURS.rovr;
+const CAPTION = 24, GAP = 12;
+
+/* Two squares with room for captions, side by side or one above the other, in pixels. */
+function squares({ width, height }) {
+  const wide = width > height;
+  const room = wide ? [(width - GAP) / 2, height - CAPTION] : [width, (height - GAP) / 2 - CAPTION];
+  const side = Math.floor(Math.min(...room)), left = (width - (wide ? 2 * side + GAP : side)) / 2;
+  const top = CAPTION + (wide ? (height - CAPTION - side) / 2 : 0);
+  return [0, 1].map(i => (wide ? { left: left + i * (side + GAP), top, side }
+    : { left, top: top + i * (side + GAP + CAPTION), side }));
+}
+/* The plot's coordinates are pixels, downwards; grids have hard edges. */
+function beginPixels(plot) {
+  const { clientWidth: width, clientHeight: height } = plot.canvas;
+  plot.begin({ x: [0, width], y: [height, 0], margins: [0, 0, 0, 0] });
+  plot.pen.imageSmoothingEnabled = false;
+}
+/* Values as a square grid, in one or more colours on top of each other: [values, colour, opacity(value)]. */
+function grid(plot, { left, top, side }, caption, sheets) {
+  const window = { x: [left, left + side], y: [top + side, top] };
+  for (const [values, colour, opacity] of sheets) {
+    plot.shade(values, Math.sqrt(values.length), colour, opacity, { window });
+  }
+  plot.with({ alpha: 0.4, width: 1 }, pen => pen.strokeRect(left + 0.5, top + 0.5, side - 1, side - 1));
+  plot.text(caption, [left, top - 0.45 * CAPTION]);
+}
+/* Orange where a value has risen, blue where it has fallen; `half` is half as opaque as can be. */
+function changed(values, half) {
+  const share = v => (v > 0 ? v * v / (v * v + half * half) : 0);
+  return [[values, RISE, share], [values, FALL, v => share(-v)]];
+}
+/* "rgb(1, 2, 3)", as a page gives its colours, as "#010203". */
+const hexadecimal = rgb => "#" + rgb.match(/\d+/g).slice(0, 3)
+  .map(part => Number(part).toString(16).padStart(2, "0")).join("");
+
+function drawPicture(plot, p, s) {
+  beginPixels(plot);
+  const [pad, below] = squares(plot), mine = p.image === "drawn";
+  grid(plot, pad, mine ? "x, your digit" : "x, image", [[s.forward[0], hexadecimal(plot.ink), ink => ink]]);
+  grid(plot, below, "W₀ᵀe₁, signal at the image",
+    [[s.forward[0], hexadecimal(plot.ink), ink => 0.3 * ink], ...changed(s.signal, 0.04)]);
+  if (s.forward[0].some(ink => ink > 0)) return;
+  plot.text("draw here", [pad.left + pad.side / 2, pad.top + pad.side / 2], { align: "center", alpha: 0.7 });
+}
+function drawHidden(plot, p, s) {
+  beginPixels(plot);
+  squares(plot).forEach((square, i) => {
+    const k = i + 1, before = s.forward[k];
+    grid(plot, square, `z${"₀₁₂"[k]}, ${before.length} units`,
+      [[before, hexadecimal(plot.ink), v => 0.6 * v], ...changed(minus(s.z[k], before), 0.12)]);
+  });
+}
+function drawOutputs(plot, p, s) {
+  const [top, bottom] = [-0.7, 9.7], last = net.depth, high = 0.32;
+  plot.begin({ x: [-0.65, 1.65], y: [bottom, top], margins: [CAPTION, 8, 34, 20] });
+  for (const x of [0, 1]) plot.vertical(x, { width: 1, alpha: 0.5, dash: x ? [5, 4] : [] });
+  for (const [values, colour, from] of [[s.forward[last], plot.ink, -0.34], [s.z[last], RISE, 0.02]]) {
+    values.forEach((v, digit) => {
+      const upper = digit + from, lower = upper + high;
+      plot.area([[0, upper], [v, upper], [v, lower], [0, lower]], { colour });
+    });
+  }
+  range(10).forEach(digit => {
+    plot.text(String(digit), [plot.x[0], digit], { shift: [-6, 0], align: "right", bold: digit === s.label });
+  });
+  plot.text("label", [plot.x[1], s.label], { shift: [-4, 0], align: "right", alpha: 0.85 });
+  const below = { align: "center", alpha: 0.85 };
+  for (const x of [-0.5, 0, 0.5, 1, 1.5]) plot.text(plot.tick(x), [x, bottom], { shift: [0, 10], ...below });
+  plot.text("z₃, outputs", [0.5, bottom], { shift: [0, 25], ...below });
+  plot.text("■ z* forward", [plot.x[0], top], { shift: [0, -0.45 * CAPTION] });
+  plot.text("■ z attacked", [plot.x[1], top], { shift: [0, -0.45 * CAPTION], align: "right", colour: RISE });
+  plot.with({ free: true, width: 1, alpha: 0.4 }, pen => {
+    const { left, top: upper, right, bottom: lower } = plot.box;
+    pen.strokeRect(left, upper, right - left, lower - upper);
+  });
+}
+
+const subject = (p, s) => (p.image === "drawn" ? "Your digit" : `A ${s.label} (${p.image})`);
+const strength = (v, digits = 3) => number(Math.sqrt(dot(v, v)), digits);
+const describePicture = (p, s) => `${subject(p, s)}, and W₀ᵀe₁, the change of it that would help the ` +
+  `adversary: of length ${strength(s.signal)}; orange asks for more ink, blue for less.`;
+function describeHidden(p, s) {
+  const words = [1, 2].map(k => `those of layer ${k}, of length ${strength(s.forward[k], 2)}, ` +
+    `by ${strength(minus(s.z[k], s.forward[k]))}`);
+  return `Activations as grids of units, and how the adversary changes them: ${words.join("; ")}.`;
+}
+function describeOutputs(p, s) {
+  const list = values => Array.from(values, v => number(v)).join(", ");
+  const [before, after] = [s.forward, s.z].map(z => list(z[net.depth]));
+  return `Outputs for the digits 0 to 9: of the forward pass ${before}; attacked ${after}.`;
+}
+
+function status(p, s) {
+  const turned = s.attackedRead !== s.read, below = p.adversary === "budget" && p.delta < s.certified;
+  const reading = `${subject(p, s)}, read as ${s.read}; ` +
+    (turned ? `under the adversary, as ${s.attackedRead}.` : "the adversary does not change that.");
+  if (!s.stopped) return { text: reading + (below ? " Nothing within the certified budget could." : "") };
+  const why = p.beta >= s.border ? "β is past the border of stability" : "Even before the border of stability";
+  return { lit: true, text: `${why}: U − βℓ falls without end, AROVR is infinite. ` +
+    `The picture stays at β = ${number(s.beta, 3)}, the last place found with an optimum. ${reading}` };
+}
+
+/* A line of soft ink from one place to another, in pixels of the image. */
+function stroke(bytes, [x0, y0], [x1, y1]) {
+  const n = Math.sqrt(bytes.length), [dx, dy] = [x1 - x0, y1 - y0];
+  return bytes.map((ink, i) => {
+    const [x, y] = [i % n + 0.5 - x0, Math.floor(i / n) + 0.5 - y0];
+    const t = clamp((x * dx + y * dy) / (dx * dx + dy * dy + 1e-9), 0, 1);
+    return Math.max(ink, Math.round(255 * clamp(1.7 - Math.hypot(x - t * dx, y - t * dy), 0, 1)));
+  });
+}
+/* The same ink around the middle of the image, which is where the training images have theirs. */
+function centred(bytes) {
+  const n = Math.sqrt(bytes.length), mass = bytes.reduce((sum, ink) => sum + ink, 0) || 1;
+  const [right, down] = [i => i % n, i => Math.floor(i / n)]
+    .map(place => Math.round((n - 1) / 2 - bytes.reduce((sum, ink, i) => sum + ink * place(i), 0) / mass));
+  return bytes.map((_, i) => {
+    const [x, y] = [i % n - right, Math.floor(i / n) - down];
+    return x >= 0 && x < n && y >= 0 && y < n ? bytes[y * n + x] : 0;
+  });
+}
+/* The bytes of the reader's digit; blank to begin with. */
+function drawnBytes() {
+  const bytes = Array.from(host.get("drawing"));
+  return bytes.length ? bytes : range(net.sizes[0]).map(() => 0);
+}
+/* Strokes with mouse or finger; a finger scrolls the page where there is nothing to draw. */
+function attachPad({ canvas, plot, redraw }) {
+  let last = null;
+  const where = event => {
+    const { left, top, side } = squares(plot)[0], rect = canvas.getBoundingClientRect();
+    const shift = [event.clientX - rect.left - left, event.clientY - rect.top - top];
+    return shift.map(v => v / side * Math.sqrt(net.sizes[0]));
+  };
+  const onPad = event => host.get("image") === "drawn" && where(event).every(v => v >= 0 && v * v <= net.sizes[0]);
+  const ink = event => {
+    const at = where(event);
+    host.set("drawing", stroke(drawnBytes(), last || at, at));
+    last = at;
+  };
+  redraws.push(redraw);
+  canvas.addEventListener("touchstart", event => {
+    if (onPad(event.touches[0])) event.preventDefault();
+  }, { passive: false });
+  canvas.addEventListener("pointerdown", event => {
+    if (!onPad(event)) return;
+    canvas.setPointerCapture(event.pointerId);
+    ink(event);
+  });
+  canvas.addEventListener("pointermove", event => { if (last) ink(event); });
+  for (const end of ["pointerup", "pointercancel"]) {
+    canvas.addEventListener(end, () => {
+      if (!last) return;
+      last = null;
+      host.set("drawing", centred(drawnBytes()));
+      host.save_changes();
+    });
+  }
+}
+
+/* Getting the network: a kernel sends its bytes; a page loads them as a script, which also works from
+   the file system, and only when the explorable is about to be seen. */
+const DATA = "_static/real_network.data.js";
+
+function inflate(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).arrayBuffer();
+}
+/* Settles when the element is on the screen, or nearly so. */
+const seen = place => new Promise(done => {
+  new IntersectionObserver((entries, observer) => {
+    if (!entries.some(entry => entry.isIntersecting)) return;
+    observer.disconnect();
+    done();
+  }, { rootMargin: "300px" }).observe(place);
+});
+async function bytesFromPage(place) {
+  await seen(place);
+  const tell = words => place.querySelector("p").replaceChildren(words);
+  tell("Loading the network, 0.3 MB.");
+  const src = (document.documentElement.dataset.content_root || "") + DATA;
+  const script = element("script", { src });
+  const loaded = new Promise((done, failed) => { [script.onload, script.onerror] = [done, failed]; });
+  document.head.append(script);
+  await loaded.catch(() => {
+    tell(`The network could not be loaded: this page needs ${src} beside it.`);
+    return new Promise(() => {}); // the still picture stays
+  });
+  script.remove();
+  return Uint8Array.from(atob(script.packed), code => code.charCodeAt(0));
+}
+async function setup(model) {
+  const place = document.currentScript?.previousElementSibling, sent = model.get("_packed");
+  host = model;
+  const packed = sent ? new Uint8Array(sent.buffer, sent.byteOffset, sent.byteLength)
+    : await bytesFromPage(place);
+  net = unpack(new Uint8Array(await inflate(packed)));
+  const read = () => { drawn = inked(drawnBytes()); };
+  read();
+  model.on("change:drawing", () => {
+    read();
+    redraws.forEach(redraw => redraw());
+  });
+}
+
+const nextImage = ({ image }) => ({ image: net.names[(net.names.indexOf(image) + 1) % net.names.length] });
+function emptyPad() {
+  host.set("drawing", []);
+  return { image: "drawn" };
+}
+
+const explorable = {
+  setup,
+  solve,
+  panels: [
+    { shape: 0.5, draw: drawPicture, describe: describePicture, attach: attachPad },
+    { shape: 0.5, draw: drawHidden, describe: describeHidden },
+    { shape: 0.5, draw: drawOutputs, describe: describeOutputs },
+  ],
+  readouts: (p, s) => [
+    { name: "loss", label: "ℓ(z*)", note: "forward pass", shape: "square", value: s.loss[0] }, "≤",
+    { name: "arovr", label: "AROVR", note: "ℓ(z) − U/β", shape: "circle", colour: RISE, value: s.arovr },
+    { name: "attacked", label: "ℓ(z)", note: "attacked", value: s.loss[1] },
+    { name: "energy", label: "U(z; x)", note: "spent", value: s.potential, digits: 4 },
+    { name: "price", label: "β", note: "used", value: s.beta },
+    { name: "lead", label: "margin", note: "of z*", value: s.lead }, "→",
+    { name: "remains", label: "margin", note: "of z", value: s.remains },
+  ],
+  status,
+  limits: (p, s) => ({
+    beta: { at: s.border, label: "border of stability", lit: s.stopped },
+    delta: { at: s.certified, label: "certified budget", lit: false },
+  }),
+  actions: [
+    { name: "next", label: "Next image", run: nextImage },
+    { name: "draw", label: "Draw a digit", run: emptyPad },
+  ],
+};

@@ -56,11 +56,14 @@ function relaxed(p, sign, beta = p.beta) {
   return found.filter(({ value }) => finite(value)).reduce((a, b) => (sign * b.value > sign * a.value ? b : a));
 }
 
-const bound = (p, sign, beta = p.beta) => (beta * kappa(p) * sign < 1 ? LOSS / (1 - sign * beta * kappa(p)) : Infinity);
+function bound(p, sign, beta = p.beta) {
+  const t = sign * beta * kappa(p);
+  return t < 1 ? LOSS / (1 - t) : Infinity;
+}
 /* The reduced formula ½r²/(1 ∓ βK): no unit changes its state. */
 function reduced(p, sign, beta = p.beta) {
-  const K = answer(p, 0).slope;
-  return sign * beta * K < 1 ? LOSS / (1 - sign * beta * K) : Infinity;
+  const t = sign * beta * answer(p, 0).slope;
+  return t < 1 ? LOSS / (1 - t) : Infinity;
 }
 /* The numbers of the units that are on at z* but not at the optimum, or the other way round. */
 function switched(p, { e }) {
@@ -89,16 +92,17 @@ const AGAINST_MOVE = { x: [-2.5, 3.5], y: AGAINST_BETA.y };
 const DOTS = { colour: COLOURS.bound, width: 2.5, dash: [2, 4] };
 
 function drawAgainstBeta(plot, p, s) {
-  const up = [0, Math.min(1, 0.9999 * s.safe)], between = range(101).map(i => up[1] * i / 100);
+  const up = [0, Math.min(1, 0.9999 * s.safe)], betas = range(101).map(i => up[1] * i / 100);
+  const edge = sign => betas.map(beta => [beta, bound(p, sign, beta)]);
   plot.begin(AGAINST_BETA);
-  plot.area([...between.map(beta => [beta, bound(p, 1, beta)]), ...between.reverse().map(beta => [beta, bound(p, -1, beta)])],
-    { colour: COLOURS.bound, alpha: 0.12 });
+  plot.area([...edge(1), ...edge(-1).reverse()], { colour: COLOURS.bound, alpha: 0.12 });
   plot.vertical(s.safe, { ...DOTS, width: 1.5 });
   if (s.border > 1.001 * s.safe) plot.vertical(s.border, { colour: COLOURS.arovr, width: 1.5, dash: [2, 4] });
   plot.horizontal(LOSS, { width: 2, dash: [7, 4] });
   for (const sign of [1, -1]) plot.graph(beta => reduced(p, sign, beta), { width: 1.25, dash: [3, 3], alpha: 0.9 });
-  plot.graph(beta => relaxed(p, -1, beta).value, { colour: COLOURS.rovr, width: 2.5, over: [0.001, 1], points: 100 });
-  plot.graph(beta => relaxed(p, 1, beta).value, { colour: COLOURS.arovr, width: 2.5, over: [0.001, 0.9999 * s.border], points: 100 });
+  for (const [sign, colour, end] of [[-1, COLOURS.rovr, 1], [1, COLOURS.arovr, 0.9999 * s.border]]) {
+    plot.graph(beta => relaxed(p, sign, beta).value, { colour, width: 2.5, over: [0.001, end], points: 100 });
+  }
   plot.graph(beta => bound(p, 1, beta), { ...DOTS, over: up, points: 100 });
   plot.graph(beta => bound(p, -1, beta), { ...DOTS, points: 100 });
   plot.vertical(p.beta, { width: 1.25, dash: [2, 3] });
@@ -120,10 +124,12 @@ function drawMarks(plot, s, across) {
 
 /* Against the output's move u: the loss, and what its price leaves of it for either player. */
 function drawAgainstMove(plot, p, s) {
-  const moves = range(161).map(i => answer(p, AGAINST_MOVE.x[0] + (AGAINST_MOVE.x[1] - AGAINST_MOVE.x[0]) * i / 160));
+  const [first, last] = AGAINST_MOVE.x, moves = range(161).map(i => answer(p, first + (last - first) * i / 160));
   const loss = u => 0.5 * (R + u) ** 2;
   plot.begin(AGAINST_MOVE);
-  for (const sign of [1, -1]) plot.graph(u => loss(u) - sign * u ** 2 / (2 * s.kappa * p.beta), { ...DOTS, points: 120 });
+  for (const price of [p.beta, -p.beta]) {
+    plot.graph(u => loss(u) - u ** 2 / (2 * s.kappa * price), { ...DOTS, points: 120 });
+  }
   plot.graph(loss, { width: 2, dash: [7, 4], points: 120 });
   const curve = sign => moves.map(({ u, price }) => [u, loss(u) - sign * price / p.beta]);
   plot.line(curve(-1), { colour: COLOURS.rovr, width: 2.5 });
@@ -131,8 +137,8 @@ function drawAgainstMove(plot, p, s) {
   const best = price => price * s.kappa * R / (1 - price * s.kappa); // where a bound's curve turns
   const u = { rovr: s.rovr.u, arovr: s.arovr.u, loss: 0, lower: best(-p.beta), upper: best(p.beta) };
   drawMarks(plot, s, name => u[name]);
-  const names = [["ℓ + U/β", COLOURS.rovr], ["ℓ"], [`ℓ − U/β${finite(s.arovr.value) ? "" : " has no maximum"}`, COLOURS.arovr]];
-  names.forEach(([words, colour], i) => plot.text(words, [AGAINST_MOVE.x[1], AGAINST_MOVE.y[0]],
+  const top = finite(s.arovr.value) ? "ℓ − U/β" : "ℓ − U/β has no maximum";
+  [["ℓ + U/β", COLOURS.rovr], ["ℓ"], [top, COLOURS.arovr]].forEach(([words, colour], i) => plot.text(words, [last, 0],
     { shift: [-8, 18 * i - 48], align: "right", bold: true, colour }));
   plot.frame("u, move of the output", "");
 }
@@ -140,8 +146,8 @@ function drawAgainstMove(plot, p, s) {
 const values = s => `ROVR is ${number(s.rovr.value, 3)}, the loss of the forward pass ${number(LOSS, 3)}, ` +
   `AROVR ${finite(s.arovr.value) ? number(s.arovr.value, 3) : "infinite"}`;
 function describeAgainstBeta(p, s) {
-  return `ROVR, the loss and AROVR against β, between the two bounds. At β = ${number(p.beta)}: ${values(s)}; the bounds are ` +
-    `${number(s.lower, 3)} and ${finite(s.upper) ? number(s.upper, 3) : "infinite"}. ` +
+  return `ROVR, the loss and AROVR against β, between the two bounds. At β = ${number(p.beta)}: ${values(s)}; ` +
+    `the bounds are ${number(s.lower, 3)} and ${finite(s.upper) ? number(s.upper, 3) : "infinite"}. ` +
     `The upper bound ends at 1/κ = ${number(s.safe, 3)}, AROVR at its border ${number(s.border, 3)}.`;
 }
 function describeAgainstMove(p, s) {
@@ -153,16 +159,18 @@ function describeAgainstMove(p, s) {
 
 function status(p, s) {
   if (infinite(p, p.beta)) {
-    return { lit: true, text: "β has passed the border: pushing the output pays for itself, and AROVR is infinite." };
+    return { lit: true, text: "β has passed the border: a push pays for itself, and AROVR is infinite." };
   }
   if (p.beta >= s.safe) {
-    return { text: "β is past 1/κ, where the upper bound ends. AROVR is still finite: far out, the two units cannot both help the push." };
+    return { text: "β is past 1/κ, where the upper bound ends. AROVR is still finite: " +
+      "far out, the two units cannot both help the push." };
   }
-  const bounds = "AROVR is below the upper bound, as βκ is below 1.";
   if (s.switched.length) {
-    return { text: `${bounds} At its optimum unit ${s.switched.join(" and unit ")} has switched: AROVR has left the reduced formula (thin dashes).` };
+    return { text: `At AROVR's optimum unit ${s.switched.join(" and unit ")} has switched: ` +
+      "AROVR has left the reduced formula (thin dashes), but not the bound." };
   }
-  return { text: p.activation === "identity" ? "A linear network: the bounds, the reduced formula and the objectives are the same."
+  return { text: p.activation === "identity"
+    ? "A linear network: the bounds, the reduced formula and the objectives are the same."
     : "At AROVR's optimum no unit has switched: the reduced formula (thin dashes) is exact." };
 }
 

@@ -43,8 +43,8 @@ class Sandwich(Explorable):
         net = LiftedNetwork([1, 2, 1], FUNCTIONS[self.activation], dtype=torch.float64,
                             generator=torch.Generator())
         with torch.no_grad():
-            net.weight(1).copy_(torch.tensor([[1.0], [self.a]]))
-            net.weight(2).copy_(torch.tensor([[1.0, self.w]]))
+            net.weight(1).copy_(torch.tensor([[1.0], [self.a]], dtype=torch.float64))
+            net.weight(2).copy_(torch.tensor([[1.0, self.w]], dtype=torch.float64))
             for bias in net.biases:
                 bias.zero_()
         return net

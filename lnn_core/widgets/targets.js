@@ -9,7 +9,7 @@
 
 const dot = (a, b) => a[0] * b[0] + a[1] * b[1];
 const mix = (s, a, t, b) => [s * a[0] + t * b[0], s * a[1] + t * b[1]];
-const squared = (a, b) => 0.5 * ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2);
+const euclidean = (z, target) => 0.5 * ((z[0] - target[0]) ** 2 + (z[1] - target[1]) ** 2);
 
 const right = p => [p.y1, p.y2], wrong = p => [p.wrong1, p.wrong2];
 /* Weights (before ℓ⁻, before ℓ) of each subproblem. */
@@ -23,7 +23,7 @@ const WEIGHTS = {
 function subproblem(p, name, alpha = p.alpha) {
   const [s, t] = WEIGHTS[name](alpha), q = Math.abs(s + t) < 1e-9 ? 0 : s + t;
   const pull = mix(s, wrong(p), t, right(p)), stiff = 1 + p.beta * q;
-  const h = z => s * squared(z, wrong(p)) + t * squared(z, right(p));
+  const h = z => s * euclidean(z, wrong(p)) + t * euclidean(z, right(p));
   const z = stiff > 1e-12 ? pull.map(x => p.beta * x / stiff) : null;
   return {
     q, pull, h, z, target: q ? pull.map(x => x / q) : null,
@@ -37,7 +37,7 @@ function solve(p) {
   const [alone, against, along] = Object.keys(WEIGHTS).map(name => subproblem(p, name));
   return {
     alone, against, along, border: border(p),
-    loss: squared(alone.z, right(p)), forward: squared([0, 0], right(p)),
+    loss: euclidean(alone.z, right(p)), forward: euclidean([0, 0], right(p)),
     rovr: (along.least - alone.least) / p.alpha, arovr: (alone.least - against.least) / p.alpha,
   };
 }
@@ -53,7 +53,8 @@ const GRID = 51;
 
 /* A window in which a circle is round. */
 function roundWindow({ canvas }) {
-  const [wide, high] = [canvas.clientWidth - 56, canvas.clientHeight - 46], half = PLANE[1] * high / Math.max(wide, 1);
+  const wide = canvas.clientWidth - 56, high = canvas.clientHeight - 46; // inside the axes
+  const half = PLANE[1] * high / Math.max(wide, 1);
   return { x: PLANE, y: [-half, half] };
 }
 
@@ -86,18 +87,19 @@ function drawTarget(plot, p, { q, target }, colour, name, lift) {
   const ends = [plot.x[1], plot.y[1]];
   if (target && target.every((t, i) => Math.abs(t) < ends[i])) {
     ring(plot, target, colour, q);
-    plot.text(name, target, { shift: [0, lift], align: "center", colour });
+    plot.text(name, target, { shift: [0, lift], align: "center" });
     return;
   }
-  const line = mix(1, wrong(p), -1, right(p)), length = Math.hypot(...line);
+  const [from, behind] = q < 0 ? [right(p), wrong(p)] : [wrong(p), right(p)];
+  const length = Math.hypot(...mix(1, from, -1, behind));
   if (!length) return;
-  const [from, way] = q < 0 ? [right(p), mix(-1 / length, line, 0, line)] : [wrong(p), mix(1 / length, line, 0, line)];
+  const way = mix(1 / length, from, -1 / length, behind);
   const room = way.map((w, i) => (w ? (ends[i] - Math.sign(w) * from[i]) / Math.abs(w) : Infinity));
   const end = Math.min(...room) - 0.12, tip = mix(1, from, end, way);
   if (end < 0.55) return;
   plot.arrow(mix(1, from, end - 0.55, way), tip, { colour, width: 3 });
-  plot.text(`${name} ${q ? "far off" : "at ∞"}`, tip, { shift: [0, plot.py(tip[1]) > plot.box.bottom - 30 ? -18 : 18],
-    align: way[0] > 0 ? "right" : "left", colour });
+  const shift = [0, plot.py(tip[1]) > plot.box.bottom - 30 ? -18 : 18];
+  plot.text(`${name} ${q ? "far off" : "at ∞"}`, tip, { shift, align: way[0] > 0 ? "right" : "left" });
 }
 
 function drawPlane(plot, p, s) {
@@ -113,7 +115,8 @@ function drawPlane(plot, p, s) {
   const path = range(101).map(i => subproblem(p, p.shown, i / 100).z || [NaN, NaN]);
   plot.line(path, { colour, width: 2, dash: [2, 4] });
   for (const name of ["along", "alone", "against"]) {
-    if (s[name].z) plot.arrow([0, 0], s[name].z, { colour: TERM[name].colour, width: 2, alpha: name === p.shown ? 1 : 0.6 });
+    const style = { colour: TERM[name].colour, width: 2, alpha: name === p.shown ? 1 : 0.6 };
+    if (s[name].z) plot.arrow([0, 0], s[name].z, style);
   }
   star(plot, a, "y", a[0] < b[0] ? -1 : 1);
   star(plot, b, "y⁻", a[0] < b[0] ? 1 : -1);
@@ -137,38 +140,53 @@ function drawProfile(plot, p, s) {
   plot.horizontal(0, { width: 1, alpha: 0.5 });
   for (const t of [0, 1]) plot.vertical(t, { width: 1, alpha: 0.6, dash: [2, 3] });
   for (const name of ["alone", "along", "against"]) {
-    const { colour } = TERM[name], shown = name === p.shown;
-    plot.graph(t => profile(p.alpha, name, t), { colour, width: shown ? 3.5 : 2, alpha: shown ? 1 : 0.75, points: 120 });
-    const turn = (1 - p.alpha) / s[name].q; // where on the line the target is
-    if (turn > PROFILE.x[0] && turn < PROFILE.x[1]) ring(plot, [turn, profile(p.alpha, name, turn)], colour, s[name].q);
+    const { colour } = TERM[name], { q } = s[name], height = t => profile(p.alpha, name, t);
+    const strong = name === p.shown ? { width: 3.5 } : { width: 2, alpha: 0.75 };
+    plot.graph(height, { colour, ...strong, points: 120 });
+    const turn = (1 - p.alpha) / q; // where on the line the target is
+    if (turn > PROFILE.x[0] && turn < PROFILE.x[1]) ring(plot, [turn, height(turn)], colour, q);
   }
-  for (const [t, name] of [[0, "y"], [1, "y⁻"]]) plot.text(name, [t, PROFILE.y[0]], { shift: [0, -10], align: "center", bold: true });
-  ["ᾱℓ⁻ + αℓ", "ᾱℓ⁻", "ᾱℓ⁻ − αℓ"].forEach((words, i) => plot.text(words, [PROFILE.x[1], PROFILE.y[0]],
-    { shift: [-8, 18 * i - 48], align: "right", bold: true, colour: TERM[["along", "alone", "against"][i]].colour }));
+  const [, last] = PROFILE.x, [bottom] = PROFILE.y;
+  ["y", "y⁻"].forEach((name, t) => plot.text(name, [t, bottom], { shift: [0, -10], align: "center", bold: true }));
+  ["along", "alone", "against"].forEach((name, i) => plot.text(TERM[name].words.split(", ")[1], [last, bottom],
+    { shift: [-8, 18 * i - 48], align: "right", bold: true, colour: TERM[name].colour }));
   plot.frame("along the line through y and y⁻", "output term");
 }
 
 const pair = z => `(${number(z[0])}, ${number(z[1])})`;
 function describePlane(p, s) {
-  const { q, target } = s.against, place = target ? `${pair(target)} and ${q > 0 ? "attracts" : "repels"}` : "at infinity";
-  const outputs = Object.keys(TERM).map(name => (s[name].z ? `${pair(s[name].z)} ${TERM[name].words}` : `none ${TERM[name].words}`));
-  return `The plane of outputs with the forward pass at the origin, y = ${pair(right(p))} and y⁻ = ${pair(wrong(p))}, for ` +
-    `α = ${number(p.alpha)} and β = ${number(p.beta)}. Against the loss the target is ${place}; along with the loss it is ` +
-    `${pair(s.along.target)}. Inferred outputs: ${outputs.join("; ")}.`;
+  const { q, target } = s.against;
+  const place = target ? `${pair(target)} and ${q > 0 ? "attracts" : "repels"}` : "at infinity";
+  const outputs = Object.keys(TERM).map(name => `${s[name].z ? pair(s[name].z) : "none"} ${TERM[name].words}`);
+  return `The plane of outputs with the forward pass at the origin, y = ${pair(right(p))} and ` +
+    `y⁻ = ${pair(wrong(p))}, for α = ${number(p.alpha)} and β = ${number(p.beta)}. ` +
+    `Against the loss the target is ${place}; along with the loss it is ${pair(s.along.target)}. ` +
+    `Inferred outputs: ${outputs.join("; ")}.`;
 }
 function describeProfile(p, s) {
   const shape = s.against.q > 0 ? "a valley" : s.against.q < 0 ? "a hill" : "a straight slope";
-  return "The three output terms along the line through y and y⁻. Those of the attack alone and along with the loss are valleys, " +
-    `with their lowest points at y⁻ and at the share ${number(1 - p.alpha)} of the way from y to y⁻. That against the loss is ${shape}` +
-    `${s.against.target ? `, its turning point at ${number((1 - p.alpha) / s.against.q)}` : ""}.`;
+  const turn = s.against.target ? `, its turning point at ${number((1 - p.alpha) / s.against.q)}` : "";
+  return "The three output terms along the line through y (at 0) and y⁻ (at 1). Those of the attack alone and " +
+    `along with the loss are valleys, lowest at 1 and at ${number(1 - p.alpha)}. ` +
+    `That against the loss is ${shape}${turn}.`;
 }
 
 function status(p, s) {
   const { q, z } = s.against;
-  if (!z) return { lit: true, text: "β has passed the border: repulsion beats the potential, the output runs away, and AROVR is infinite." };
-  if (q > 0) return { text: "α is below ½: the attack has a target, on the line beyond y⁻. For no β does the output go farther than that." };
-  if (!q) return { text: "α = ½: the squares cancel. The attack is a constant force along the line, without a target. Every β is still allowed." };
-  return { text: "α is above ½: the target has come back on the other side, beyond y, and repels. The outputs hardly notice, but β has a border now." };
+  if (!z) {
+    return { lit: true, text: "β has passed the border: repulsion beats the potential, the output runs away, " +
+      "and AROVR is infinite." };
+  }
+  if (q > 0) {
+    return { text: "α is below ½: the attack has a target, on the line beyond y⁻. " +
+      "For no β does the output go farther than that." };
+  }
+  if (!q) {
+    return { text: "α = ½: the squares cancel. The attack is a constant force along the line, without a target. " +
+      "Every β is still allowed." };
+  }
+  return { text: "α is above ½: the target has come back on the other side, beyond y, and repels. " +
+    "The outputs hardly notice, but β has a border now." };
 }
 
 const explorable = {

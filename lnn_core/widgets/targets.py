@@ -111,7 +111,7 @@ class Targets(Explorable):
         if abs(q) > 1e-9:
             target = ((1 - self.alpha) * wrong - self.alpha * right) / q
             place = f"({target[0]:.2f}, {target[1]:.2f}) and {'attracts' if q > 0 else 'repels'}"
-        return (f"The plane of outputs with the right target y, the wrong target y⁻ and the forward "
-                f"pass at the origin, for α = {self.alpha:.2f} and β = {self.beta:.2f}. The "
+        return (f"The plane of outputs with the right target y, the wrong target y⁻ and the "
+                f"forward pass at the origin, for α = {self.alpha:.2f} and β = {self.beta:.2f}. The "
                 f"effective target of the attack against the loss is {place}. ROVR/α is "
                 f"{rovr:.3f}, AROVR/α is {f'{arovr:.3f}' if np.isfinite(arovr) else 'infinite'}.")
