@@ -11,7 +11,13 @@ from lnn_core.training import stream
 from .epochs import ALL
 from .handwritten import HandWritten
 from .subjects import (
-    BATCH, Learner, Settings, contender, part, trained, training_samples,
+    BATCH,
+    Learner,
+    Settings,
+    contender,
+    part,
+    trained,
+    training_samples,
 )
 from .timing import race, threads, with_interval
 from .tracing import Operations, multiply_adds, peak_bytes

@@ -11,7 +11,15 @@ from lnn_core.training import Epoch, stream
 
 from .handwritten import HandWritten
 from .subjects import (
-    BATCH, Learner, Settings, beginner, contender, grown, part, trained, training_samples,
+    BATCH,
+    Learner,
+    Settings,
+    beginner,
+    contender,
+    grown,
+    part,
+    trained,
+    training_samples,
 )
 from .timing import milliseconds, race, ratio, threads
 
