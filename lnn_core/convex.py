@@ -159,7 +159,10 @@ class Tanh(ConvexFunction):
         """
         inside, e = z.abs() <= 1.0, z - a.tanh()
         safe, e = torch.where(inside, z, 0.0), torch.where(inside, e, 0.0)
-        parts = [torch.special.xlog1py(1 + s * safe, s * e / (2 * (2 * s * a).sigmoid()))
+        # At z = ±1 one of the factors is zero and its logarithm infinite: kept finite here, so
+        # that autograd finds the slope zero as well.
+        least = -1 + torch.finfo(a.dtype).eps
+        parts = [(1 + s * safe) * (s * e / (2 * (2 * s * a).sigmoid())).clamp_min(least).log1p()
                  for s in (1, -1)]
         return torch.where(inside, 0.5 * (parts[0] + parts[1]), math.inf)
 
