@@ -53,9 +53,9 @@ class LiftedNetwork(nn.Module):
         device: torch.device | str | None = None,
     ):
         super().__init__()
-        self.sizes = _checked_sizes(sizes)
+        self.sizes = checked_sizes(sizes)
         self.depth = len(self.sizes) - 1
-        self.functions = _checked_functions(self.depth, activation, output)
+        self.functions = checked_functions(self.depth, activation, output)
         self.edges = _checked_edges(self.depth, edges)
         self._incoming = [[(i, j) for i, (j, to) in enumerate(self.edges) if to == k]
                           for k in range(self.depth + 1)]
@@ -74,14 +74,8 @@ class LiftedNetwork(nn.Module):
     def reset_parameters(self, init: str = "uniform",
                          generator: torch.Generator | None = None) -> None:
         """Draw fresh weights; the fan-in of a layer counts all that feeds it."""
-        if init not in ("uniform", "normal"):
-            raise ValueError(f'init={init!r} must be "uniform" or "normal"')
         for (_, k), weight in zip(self.edges, self.weights):
-            scale = 1 / math.sqrt(sum(self.sizes[j] for _, j in self._incoming[k]))
-            if init == "uniform":
-                weight.uniform_(-scale, scale, generator=generator)
-            else:
-                weight.normal_(0.0, scale, generator=generator)
+            draw_weight(weight, sum(self.sizes[j] for _, j in self._incoming[k]), init, generator)
 
     def function(self, k: int) -> ConvexFunction:
         """The convex function G_k of layer k = 1, …, L."""
@@ -153,14 +147,26 @@ class LiftedNetwork(nn.Module):
         return f"sizes={list(self.sizes)}, functions={list(self.functions)}{arrows}"
 
 
-def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+def draw_weight(weight: Tensor, fan_in: int, init: str,
+                generator: torch.Generator | None) -> None:
+    """Fill with U(−1/√fan_in, 1/√fan_in), ``"uniform"``, or N(0, 1/fan_in), ``"normal"``."""
+    if init not in ("uniform", "normal"):
+        raise ValueError(f'init={init!r} must be "uniform" or "normal"')
+    scale = 1 / math.sqrt(fan_in)
+    if init == "uniform":
+        weight.uniform_(-scale, scale, generator=generator)
+    else:
+        weight.normal_(0.0, scale, generator=generator)
+
+
+def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(int(size) for size in sizes)
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"sizes={list(sizes)} must hold at least two positive integers")
     return sizes
 
 
-def _checked_functions(depth: int, activation, output) -> tuple[ConvexFunction, ...]:
+def checked_functions(depth: int, activation, output) -> tuple[ConvexFunction, ...]:
     hidden = ReLU() if activation is None else activation
     if isinstance(hidden, ConvexFunction):
         hidden = [hidden] * (depth - 1)

@@ -69,22 +69,24 @@ class Potential(ABC):
         """The potential of these samples of the batch, which may repeat."""
         return self
 
-    def by_layer(self, net: LiftedNetwork, z: Activations,
-                 a: Sequence[Tensor | None] | None = None) -> Tensor:
-        """The layers' shares of U(z; x), shape (L, batch)."""
-        return torch.stack([
-            self.terms(k, net.function(k), z[k], net.preactivation(k, z) if a is None else a[k])
-            .sum(-1) for k in range(1, net.depth + 1)])
-
-    def __call__(self, net: LiftedNetwork, z: Activations,
-                 a: Sequence[Tensor | None] | None = None) -> Tensor:
-        """U(z; x) with x = z[0], shape (batch,); differentiable in weights, z and x.
+    def shares(self, net: LiftedNetwork, z: Activations,
+               a: Sequence[Tensor | None] | None = None) -> list[Tensor]:
+        """The layers' shares of U(z; x), each of shape (batch,).
 
         ``a`` saves computing the pre-activations where they are known.
         """
-        return sum(self.terms(k, net.function(k), z[k],
-                              net.preactivation(k, z) if a is None else a[k]).sum(-1)
-                   for k in range(1, net.depth + 1))
+        return [self.terms(k, net.function(k), z[k],
+                           net.preactivation(k, z) if a is None else a[k]).sum(-1)
+                for k in range(1, net.depth + 1)]
+
+    def by_layer(self, net: LiftedNetwork, z: Activations) -> Tensor:
+        """The layers' shares of U(z; x), shape (L, batch)."""
+        return torch.stack(self.shares(net, z))
+
+    def __call__(self, net: LiftedNetwork, z: Activations,
+                 a: Sequence[Tensor | None] | None = None) -> Tensor:
+        """U(z; x) with x = z[0], shape (batch,); differentiable in weights, z and x."""
+        return sum(self.shares(net, z, a))
 
     def forward_value(self, z: Activations) -> Tensor | float:
         """U at the forward pass z, where every D_k is zero."""
@@ -265,7 +267,7 @@ class Energy:
 
     def __call__(self, net: LiftedNetwork, z: Activations,
                  a: Sequence[Tensor | None] | None = None) -> Tensor:
-        """E(z), shape (batch,); ``a`` as for a potential."""
+        """E(z), shape (batch,); ``a`` as for ``Potential.shares``."""
         return self.potential(net, z, a) + self.output(z[-1])
 
     def take(self, rows: Tensor) -> Energy:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..network import _checked_sizes
+from ..network import checked_sizes
 from .bounds import gain
 
 
@@ -31,7 +31,7 @@ class RRLayer(nn.Module):
     def __init__(self, d_in: int, d_out: int, beta: float = 1.0, *,
                  generator: torch.Generator | None = None, dtype: torch.dtype | None = None):
         super().__init__()
-        _checked_sizes((d_in, d_out))
+        checked_sizes((d_in, d_out))
         if not 0 <= beta < math.inf:
             raise ValueError(f"beta={beta} must be finite and not negative")
         self.beta = float(beta)
@@ -65,7 +65,7 @@ def feed_forward(sizes: Sequence[int], beta: float = 1.0, *, activation: type[nn
 
     Train it with any loss and optimizer: back-propagation goes through the solves.
     """
-    sizes = _checked_sizes(sizes)
+    sizes = checked_sizes(sizes)
     layers: list[nn.Module] = []
     for d_in, d_out in zip(sizes, sizes[1:]):
         layers += [RRLayer(d_in, d_out, beta, generator=generator, dtype=dtype), activation()]

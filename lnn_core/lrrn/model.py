@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..convex import Box, ConvexFunction
-from ..network import Activations, _checked_functions, _checked_sizes
+from ..network import Activations, checked_functions, checked_sizes, draw_weight
 from .boxqp import BoxQP, Solver, SpectralDescent
 from .inference import minimiser
 
@@ -70,9 +70,9 @@ class LRRN(nn.Module):
         device: torch.device | str | None = None,
     ):
         super().__init__()
-        self.sizes = _checked_sizes(sizes)
+        self.sizes = checked_sizes(sizes)
         self.depth = len(self.sizes) - 1
-        self.functions = _checked_functions(self.depth, activation, output)
+        self.functions = checked_functions(self.depth, activation, output)
         for function in self.functions:
             if not isinstance(function, Box):
                 raise TypeError(f"a layer's set must be a box such as ReLU(); got {function!r}")
@@ -97,14 +97,8 @@ class LRRN(nn.Module):
     def reset_parameters(self, init: str = "uniform",
                          generator: torch.Generator | None = None) -> None:
         """Draw fresh weights."""
-        if init not in ("uniform", "normal"):
-            raise ValueError(f'init={init!r} must be "uniform" or "normal"')
         for weight in self.weights:
-            scale = 1 / math.sqrt(weight.shape[1])
-            if init == "uniform":
-                weight.uniform_(-scale, scale, generator=generator)
-            else:
-                weight.normal_(0.0, scale, generator=generator)
+            draw_weight(weight, weight.shape[1], init, generator)
 
     def function(self, k: int) -> ConvexFunction:
         """The function whose domain is the set C_k of layer k = 1, …, L."""
