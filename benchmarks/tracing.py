@@ -22,7 +22,17 @@ def multiply_adds(step: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-class Operations(TorchDispatchMode):
+class Mode(TorchDispatchMode):
+    """Sees the operations that are run: in inference mode composite ones arrive here whole."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        with self:
+            result = func.decompose(*args, **kwargs)
+        return self.seen(func, args, kwargs) if result is NotImplemented else result
+
+
+class Operations(Mode):
     """Records the tensor operations of a block, so that some can be run again, alone.
 
     count : how many operations there were, without those that only make a view.
@@ -33,8 +43,7 @@ class Operations(TorchDispatchMode):
         self.calls: dict[str, list[tuple]] = {part: [] for part in PARTS}
         self.count = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+    def seen(self, func, args, kwargs):
         for part, names in PARTS.items():
             if func.overloadpacket.__name__ in names:
                 self.calls[part].append((func, args, kwargs))
@@ -48,7 +57,7 @@ class Operations(TorchDispatchMode):
             func(*args, **kwargs)
 
 
-class Peak(TorchDispatchMode):
+class Peak(Mode):
     """``peak``: the most bytes that tensors made in a block took up at one time.
 
     Counted at the dispatcher from the sizes of what operations return, until torch gives it
@@ -62,10 +71,10 @@ class Peak(TorchDispatchMode):
         self.known: weakref.WeakSet = weakref.WeakSet()
         self.now = self.peak = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def seen(self, func, args, kwargs):
         for storage in _storages((args, kwargs)):
             self.known.add(storage)  # an argument that no operation here made was there before
-        result = func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
         for storage in _storages(result):
             if storage not in self.known:
                 self.known.add(storage)

@@ -62,6 +62,7 @@ class Run:
     epochs: int = 60
     pretraining: int = 0
     learning_rate: float = 2e-4
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -125,7 +126,8 @@ def execute(run: Run) -> dict:
     splits = (train, dataset.validation, dataset.test)
     before = (fit(net, BackPropagation(), *splits, epochs=run.pretraining, **common)
               if run.pretraining else None)
-    history = fit(net, run.objective(), *splits, epochs=run.epochs, **common)
+    history = fit(net, run.objective(), *splits, epochs=run.epochs, patience=run.patience,
+                  **common)
     best = history.best_epoch
     return {
         "config": run.config,

@@ -117,7 +117,8 @@ class LiftedObjective(Objective):
 
     def _minima(self, net: LiftedNetwork, x: Tensor, energy: Energy,
                 factors: tuple[float, ...], rows: Tensor | None = None) -> Tensor:
-        point, self.report = minimise(net, x.detach(), energy, self.solver, rows)
+        with torch.inference_mode():  # nothing here is differentiated: no bookkeeping for it
+            point, self.report = minimise(net, x.detach(), energy, self.solver, rows)
         if not math.isfinite(float(point.energy.sum())):  # of the user's own solver, or input far off
             raise InferenceDiverged("activations ran away: their energy is no longer finite; "
                                     "lower beta or raise gamma")

@@ -35,9 +35,10 @@ class Point:
     @classmethod
     def of(cls, net: LiftedNetwork, energy: Energy, z: Activations,
            a: list[Tensor | None] | None = None) -> Point:
-        """The point of these activations, given their pre-activations or not."""
+        """The point of these activations; pre-activations that are not given are computed."""
         layers = range(1, net.depth + 1)
-        a = [None] + [net.preactivation(k, z) for k in layers] if a is None else a
+        known = [None] * (net.depth + 1) if a is None else a
+        a = [None] + [net.preactivation(k, z) if known[k] is None else known[k] for k in layers]
         U, e, value = energy.potential, [None], energy.output(z[-1])
         for k in layers:
             share, error = U.share_and_error(k, net.function(k), z[k], a[k])

@@ -61,7 +61,7 @@ class PaperSweeps:
         z, a = list(start.z), list(start.a)
         for _ in range(self.passes):
             sweep(net, energy, z, a)
-        end = Point.of(net, energy, z)
+        end = Point.of(net, energy, z, a)
         lost = ~torch.isfinite(end.energy)
         if lost.any():
             raise InferenceDiverged(f"activations of {int(lost.sum())} of {len(lost)} samples ran "

@@ -68,38 +68,43 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
                 optimizer: torch.optim.Optimizer, batch: int,
                 generator: torch.Generator | None = None) -> Epoch:
     """One pass over the samples in random order, the last short batch included."""
-    totals = [0.0] * len(Epoch._fields)
-    for rows in torch.randperm(len(train.y), generator=generator).split(batch):
+    values, reports, batches = [], [], torch.randperm(len(train.y), generator=generator).split(batch)
+    for rows in batches:
         optimizer.zero_grad()
         value = objective(net, train.x[rows], train.y[rows])
         value.backward()
         optimizer.step()
-        report = objective.report
-        inference = (0, 0.0, 1.0) if report is None else (
-            report.passes, report.gap.clamp(max=1.0).mean().item(),
-            report.converged.float().mean().item())
-        totals = [total + len(rows) * mean
-                  for total, mean in zip(totals, (value.item(), *inference))]
-    return Epoch(*(total / len(train.y) for total in totals))
+        values.append(value.detach())
+        reports.append(objective.report)
+    share = torch.tensor([len(rows) for rows in batches], dtype=torch.float64) / len(train.y)
+    mean = float(share @ torch.stack(values).to(share))
+    if reports[0] is None:
+        return Epoch(mean, passes=0.0, gap=0.0, converged=1.0)
+    return Epoch(mean, passes=float(share @ torch.tensor([r.passes for r in reports], dtype=share.dtype)),
+                 gap=float(torch.cat([r.gap for r in reports]).clamp(max=1.0).mean()),
+                 converged=float(torch.cat([r.converged for r in reports]).float().mean()))
 
 
 def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Split, test: Split, *,
-        epochs: int, batch: int = 50, learning_rate: float = 2e-4,
-        generator: torch.Generator | None = None,
+        epochs: int, patience: int | None = None, batch: int = 50,
+        learning_rate: float = 2e-4, generator: torch.Generator | None = None,
         on_epoch: Callable[[int, History], None] | None = None) -> History:
-    """Train in place with Adam for a number of epochs.
+    """Train in place with Adam.
 
     Parameters
     ----------
+    epochs : the most epochs.
+    patience : stop once the best validation accuracy is this many epochs old.
     generator : draws the order of the samples.
     on_epoch : called with the epoch (from 1) and the history so far.
 
     Raises
     ------
-    ValueError : epochs or batch below 1.
+    ValueError : epochs, patience or batch below 1.
     """
-    if epochs < 1 or batch < 1:
-        raise ValueError(f"epochs={epochs} and batch={batch} must be at least 1")
+    if min(epochs, batch, epochs if patience is None else patience) < 1:
+        raise ValueError(f"epochs={epochs}, patience={patience} and batch={batch} must be at "
+                         "least 1")
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True)
     history = History()
     for epoch in range(1, epochs + 1):
@@ -110,4 +115,6 @@ def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Spli
             getattr(history, name).append(accuracy(net, split))
         if on_epoch is not None:
             on_epoch(epoch, history)
+        if patience is not None and epoch - history.best_epoch >= patience:
+            break
     return history

@@ -147,8 +147,22 @@ def test_accuracy_counts_the_largest_output():
     assert accuracy(net, Split(torch.eye(3)[[0, 1, 2, 2]], torch.tensor([0, 1, 2, 0]))) == 0.75
 
 
-@pytest.mark.parametrize(("epochs", "batch"), [(0, 10), (-1, 10), (3, 0)])
-def test_bad_settings(idle, epochs, batch):
+@pytest.mark.parametrize("setting", [{"epochs": 0}, {"epochs": -1}, {"batch": 0},
+                                     {"patience": 0}], ids=str)
+def test_bad_settings(idle, setting):
     """If it fails, "no training" passes for a trained network."""
-    with pytest.raises(ValueError, match=f"epochs={epochs} and batch={batch}"):
-        fit(network(), lnn.BackPropagation(), TRAIN, VALIDATION, TEST, epochs=epochs, batch=batch)
+    (name, value), = setting.items()
+    with pytest.raises(ValueError, match=f"{name}={value}.* must be at least 1"):
+        fit(network(), lnn.BackPropagation(), TRAIN, VALIDATION, TEST,
+            **{"epochs": 3, "batch": 10} | setting)
+
+
+def test_patience_ends_training_with_the_best_epoch_behind():
+    """If it fails, runs are cut off while they improve, or their best epoch is the last."""
+    _, whole = trained(lnn.AROVR(0.25), epochs=40)
+    _, history = trained(lnn.AROVR(0.25), epochs=40, patience=3)
+    epochs = len(history.test)
+    assert epochs < 40 and epochs - history.best_epoch == 3
+    assert all(epoch - History(validation=whole.validation[:epoch]).best_epoch < 3
+               for epoch in range(1, epochs))
+    assert vars(history) == {name: values[:epochs] for name, values in vars(whole).items()}
