@@ -82,6 +82,12 @@ class Dataset:
         return _take(self.train, torch.randperm(available, generator=generator, device="cpu")[:n])
 
 
+def standardised(train: Split, *others: Split) -> list[Split]:
+    """The splits with mean 0 and standard deviation 1 over all values of the training samples."""
+    mean, sd = train.x.mean(), train.x.std()
+    return [Split((split.x - mean) / sd, split.y) for split in (train, *others)]
+
+
 class _File(NamedTuple):
     """An IDX file of bytes; ``sha256`` is of its content, or (``hashes_gzip``) of the .gz file."""
 

@@ -23,13 +23,14 @@ import torch
 from tqdm import tqdm
 
 from . import __version__, data
-from .inference import Shooting, paper_sweeps
+from .inference import InferenceDiverged, Shooting, paper_sweeps
+from .lipschitz import Bracket, bracket
 from .losses import Targeted
 from .network import LiftedNetwork
 from .objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
 from .potentials import Reweighted
 from .tilts import GaussianTilt
-from .training import fit, stream
+from .training import History, fit, stream
 
 #: The settings that a method uses beside those that all share.
 METHODS: dict[str, tuple[str, ...]] = {
@@ -37,15 +38,25 @@ METHODS: dict[str, tuple[str, ...]] = {
     "rovr": ("beta", "gamma", "solver"),
     "arovr": ("beta", "gamma", "solver"),
     "arovr_ab": ("beta", "gamma", "solver", "alpha"),
-    "arovr_abg": ("beta", "gamma", "solver", "alpha", "tilt_sd"),
+    "arovr_abg": ("beta", "gamma", "solver", "alpha", "tilt_sd", "tilt_output"),
 }
+#: Settings that may be left open.
+OPTIONAL = {"gamma", "tilt_output"}
 SOLVERS = {"shooting": Shooting, "paper": paper_sweeps}
 
 
 @dataclass(frozen=True)
 class Run:
     """The configuration of one run. Settings that its method does not use become None,
-    so that runs which cannot differ have the same record."""
+    so that runs which cannot differ have the same record.
+
+    patience : see ``training.fit``; None trains for all ``epochs``.
+    tilt_output : False tilts hidden layers only; None tilts all.
+    standardise : True subtracts the mean of the training samples' values from all images and
+        divides by their standard deviation; None leaves images in [0, 1].
+    lipschitz : after every epoch, bracket the Lipschitz constant, with a lower bound from so
+        many validation images (see ``lipschitz.bracket``).
+    """
 
     dataset: str = "mnist"
     samples: int = 5000
@@ -63,17 +74,20 @@ class Run:
     pretraining: int = 0
     learning_rate: float = 2e-4
     patience: int | None = None
+    tilt_output: bool | None = None
+    standardise: bool | None = None
+    lipschitz: int | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method={self.method!r} must be one of {', '.join(METHODS)}")
         used = METHODS[self.method]
-        for name in ("beta", "alpha", "tilt_sd", "gamma", "solver"):
+        for name in METHODS["arovr_abg"]:  # it uses them all
             if name not in used:
                 object.__setattr__(self, name, None)
         if self.solver is not None and self.solver not in SOLVERS:
             raise ValueError(f"solver={self.solver!r} must be one of {', '.join(SOLVERS)}")
-        missing = [name for name in used if name != "gamma" and getattr(self, name) is None]
+        missing = [name for name in used if name not in OPTIONAL and getattr(self, name) is None]
         if missing:
             raise ValueError(f"method={self.method!r} needs a value for {', '.join(missing)}")
         self.objective()  # ValueError for settings out of bounds: now, not after pretraining
@@ -100,7 +114,8 @@ class Run:
             return {"rovr": ROVR, "arovr": AROVR}[self.method](**shared)
         tilt = None
         if self.method == "arovr_abg":
-            tilt = GaussianTilt(self.tilt_sd, generator=stream(self.seed, "tilt"))
+            tilt = GaussianTilt(self.tilt_sd, output=self.tilt_output is not False,
+                                generator=stream(self.seed, "tilt"))
         return TargetedAROVR(self.alpha, attack=Targeted(stream(self.seed, "attack")),
                              tilt=tilt, **shared)
 
@@ -118,23 +133,38 @@ def _dataset(name: str) -> data.Dataset:
 def execute(run: Run) -> dict:
     """Train as configured and return the record, without touching the disk."""
     dataset = _dataset(run.dataset)
-    train = dataset.subset(run.samples, run.seed)
+    splits = [dataset.subset(run.samples, run.seed), dataset.validation, dataset.test]
+    if run.standardise:
+        splits = data.standardised(*splits)
     net = run.network(dataset.dim)
     started = time.perf_counter()
     common = {"batch": run.batch, "learning_rate": run.learning_rate,
               "generator": stream(run.seed, "batches")}
-    splits = (train, dataset.validation, dataset.test)
     before = (fit(net, BackPropagation(), *splits, epochs=run.pretraining, **common)
               if run.pretraining else None)
-    history = fit(net, run.objective(), *splits, epochs=run.epochs, patience=run.patience,
-                  **common)
-    best = history.best_epoch
+    history, brackets, diverged = History(), [], None
+
+    def after(_: int, so_far: History) -> None:
+        nonlocal history
+        history = so_far
+        if run.lipschitz is not None:
+            brackets.append(bracket(net, splits[1].x[:run.lipschitz]))
+
+    try:
+        fit(net, run.objective(), *splits, epochs=run.epochs, patience=run.patience,
+            on_epoch=after, **common)
+    except InferenceDiverged as error:  # a result like any other: the epochs before it count
+        diverged = str(error)
+    best = history.best_epoch if history.validation else None
     return {
         "config": run.config,
-        "result": {"best_epoch": best, "validation": history.validation[best - 1],
-                   "test": history.test[best - 1]},
+        "result": best and {"best_epoch": best, "validation": history.validation[best - 1],
+                            "test": history.test[best - 1]},
+        "diverged": diverged,
         "history": vars(history),
         "pretraining": None if before is None else vars(before),
+        "lipschitz": {name: [getattr(one, name) for one in brackets]
+                      for name in Bracket._fields} if brackets else None,
         "data": {"source": dataset.source, "notice": dataset.notice},
         "seconds": time.perf_counter() - started,
         "versions": {"lnn_core": __version__, "torch": torch.__version__,

@@ -3,9 +3,8 @@
     lower ≤ Lipschitz constant ≤ certified ≤ trivial    (Euclidean norms)
 
 Each f_k is the derivative of the conjugate of a 1-strongly convex separable G_k, so that its
-slopes lie in [0, 1]: all that the upper bounds use of it. Results are those of float64, to
-its rounding. Every function raises ValueError for a network that is not a chain or has a
-weight that is not finite.
+slopes lie in [0, 1]: all that the upper bounds use of it. Results hold to float64's rounding.
+Every function raises ValueError for a network that is no chain or whose weights are not finite.
 """
 
 from __future__ import annotations
@@ -21,15 +20,12 @@ from .checks import check_input
 from .convex import Identity
 from .network import LiftedNetwork
 
-#: The relaxations t that ``certified`` tries; t = 1 is the published bound.
-RELAXATIONS = (1.0, 1.25, 1.5)
+RELAXATIONS = (1.0, 1.25, 1.5)  #: The t that ``certified`` tries; 1 is the published one.
 #: ``lower`` climbs from this many samples, by these multiples of the longest sample.
 STARTS = 4
-LENGTHS = (1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0)
-#: How far slopes are smoothed to find the way up, in units of the layer's mean |a|.
-REACH = 0.5
-#: Numbers in the largest array of a chunk of samples: 64 MiB.
-CHUNK = 2**23
+LENGTHS = (0.0, 1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0)
+REACH = 0.5  #: How far slopes are smoothed to see the way up, in units of the layer's mean |a|.
+CHUNK = 2**23  #: Numbers in the largest array of a chunk of samples: 64 MiB.
 
 
 class Bracket(NamedTuple):
@@ -59,10 +55,9 @@ def jacobian_norms(net: LiftedNetwork, x: Tensor) -> Tensor:
 def lower(net: LiftedNetwork, x: Tensor, steps: int = 4) -> float:
     """A lower bound: the largest ‖∂z_L/∂x‖₂ over the samples and points climbed to from them.
 
-    No derivative is larger than the Lipschitz constant, anywhere in ℝ^d_0. (At a point
-    exactly on a kink the product of slopes may not be one; it is at most ``certified``
-    still.) Each of the ``steps`` moves the samples with the largest norms uphill, as far as
-    is best among a few lengths; steps=0 gives the maximum over x.
+    No derivative exceeds the constant, anywhere in ℝ^d_0. (Exactly on a kink the product of
+    slopes may be none; it is still at most ``certified``.) Each of the ``steps`` moves the
+    best samples uphill, by the best of a few lengths; steps=0 gives the maximum over x.
 
     Raises ValueError for an x that does not fit, and for steps that are no integer ≥ 0.
     """
@@ -80,12 +75,9 @@ def lower(net: LiftedNetwork, x: Tensor, steps: int = 4) -> float:
         found, pulls = (part.unflatten(0, tried.shape[:2])
                         for part in linearised.norms(tried.flatten(0, 1)))
         top = found.argmax(1)
-        better = found[rows, top] > norms
-        if not better.any():
+        if not top.any():  # none moves
             break
-        norms = torch.where(better, found[rows, top], norms)
-        points = torch.where(better[:, None], tried[rows, top], points)
-        pull = torch.where(better[:, None], pulls[rows, top], pull)
+        norms, points, pull = found[rows, top], tried[rows, top], pulls[rows, top]
     return norms.max().item()
 
 
@@ -100,18 +92,14 @@ def certified(net: LiftedNetwork) -> float:
 
     λ_k = 2t/σ_k with σ_k = σ_max(W_kX_{k−1}⁻¹W_kᵀ) is feasible for 0 < t < 2. The published
     t = 1 maximises the smallest eigenvalue of X_k: X_k ⪰ I/σ_k, so that σ_{k+1} ≤
-    σ_k‖W_{k+1}‖² and the bound is at most ``trivial``. A larger t pays in a layer's top
-    direction and gains in all others; the best of ``RELAXATIONS`` is returned, several per
-    cent below t = 1 and about what an optimiser over all λ_k finds in many times its time.
+    σ_k‖W_{k+1}‖² and ρ ≤ ``trivial``. A larger t loses in a layer's top direction and gains
+    in all others; the best of ``RELAXATIONS`` is close to what an optimiser over all λ_k finds.
     A hidden ``Identity`` is merged with the next layer: for linear networks ρ is exact.
     """
     first, *rest = _weights(net)
     merged = [first]
     for function, weight in zip(net.functions, rest):
-        if isinstance(function, Identity):
-            merged[-1] = weight @ merged[-1]
-        else:
-            merged.append(weight)
+        merged.append(weight @ merged.pop() if isinstance(function, Identity) else weight)
     return _composed(merged, torch.tensor(RELAXATIONS).to(first))[0].min().item()
 
 
@@ -123,9 +111,8 @@ def trivial(net: LiftedNetwork) -> float:
 def surrogate(net: LiftedNetwork) -> float:
     """‖W_L⋯W_1‖₂, the Lipschitz constant of the linear network with these weights.
 
-    Often reported as a Lipschitz estimate; for ReLU it is neither an upper nor a lower
-    bound. W_1 = [1, −1]ᵀ, W_2 = [1, 1] give 0, while z_2 = |x|; W_2 = [1, −1] gives 2, twice
-    the constant as long as the biases keep one unit or the other at zero.
+    Often reported as a Lipschitz estimate; for ReLU it is no bound at all: W_1 = [1, −1]ᵀ and
+    W_2 = [1, 1] give 0, and z_2 = |x|; W_2 = [1, −1] gives 2, twice the constant if b_1 ≤ 0.
     """
     return _square(reduce(torch.matmul, reversed(_weights(net)))).sqrt().item()
 
@@ -139,14 +126,12 @@ class _Linearised:
         self.layers = list(zip(net.functions, self.weights, biases))
         # W_1W_1ᵀ = root·rootᵀ with at most d_1 columns: many fewer than an image has pixels.
         self.root = torch.linalg.qr(self.weights[0].mT, mode="r").R.mT
-        self.chunk = max(1, CHUNK // (net.sizes[-1] * max(net.sizes[1:])))
+        self.chunk = max(1, CHUNK // (net.sizes[-1] * max(net.sizes[1:])))  # samples
 
     def norms(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """‖J‖₂, (batch,), and uᵀ∂z_L/∂a_1, (batch, d_1), with J's top left singular vector u."""
-        norms, pulls = zip(*map(self._norms, x.split(self.chunk)))
-        return torch.cat(norms), torch.cat(pulls)
-
-    def _norms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if len(x) > self.chunk:
+            return tuple(map(torch.cat, zip(*map(self.norms, x.split(self.chunk)))))
         slopes = []
         for function, weight, bias in self.layers:
             a = nn.functional.linear(x, weight, bias)
@@ -166,8 +151,8 @@ class _Linearised:
         J is piecewise constant for ReLU: each slope counts as its mean over a ± h, whose
         derivative is (f′(a + h) − f′(a − h))/(2h).
         """
-        v, z = pull @ self.weights[0], x.clone().requires_grad_()
-        start = z
+        v = pull @ self.weights[0]
+        z = start = x.clone().requires_grad_()
         for function, weight, bias in self.layers:
             a = nn.functional.linear(z, weight, bias)
             at = a.detach()
@@ -175,8 +160,8 @@ class _Linearised:
             bend = (function.derivative(at + h) - function.derivative(at - h)) / (2 * h)
             v = (function.derivative(at) + bend * (a - at)) * (v @ weight.mT)
             z = function.activation(a)
-        return nn.functional.normalize(
-            torch.autograd.grad(torch.linalg.vector_norm(v, dim=1).sum(), start)[0])
+        (gradient,) = torch.autograd.grad(torch.linalg.vector_norm(v, dim=1).sum(), start)
+        return nn.functional.normalize(gradient)
 
 
 def _composed(weights: list[Tensor], t: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -208,10 +193,9 @@ def _square(matrix: Tensor) -> Tensor:
 def _weights(net: LiftedNetwork) -> list[Tensor]:
     """W_1, …, W_L in float64, once they are known to be a chain's and finite."""
     if not net.is_chain:
-        raise ValueError(f"Lipschitz bounds need a chain; the network's edges are {list(net.edges)}")
+        raise ValueError(f"Lipschitz bounds are for chains; the network has {list(net.edges)}")
     weights = [weight.detach().double() for weight in net.tensors(net.weights)]
     for k, weight in enumerate(weights, 1):
-        if not torch.isfinite(weight).all():
-            raise ValueError(f"the weight of layer {k} holds "
-                             f"{weight[~torch.isfinite(weight)][0].item()}; it must be finite")
+        if not (finite := torch.isfinite(weight)).all():
+            raise ValueError(f"layer {k} holds {weight[~finite][0]:g}: weights must be finite")
     return weights

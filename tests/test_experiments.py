@@ -53,7 +53,8 @@ def counted(monkeypatch):
 
 
 @pytest.mark.parametrize(("method", "unused"), [
-    ("backprop", {"beta": 0.1, "alpha": 0.2, "tilt_sd": 0.3, "gamma": (1.0,), "solver": "paper"}),
+    ("backprop", {"beta": 0.1, "alpha": 0.2, "tilt_sd": 0.3, "gamma": (1.0,), "solver": "paper",
+                  "tilt_output": False}),
     ("rovr", {"alpha": 0.2, "tilt_sd": 0.3}), ("arovr", {"alpha": 0.2, "tilt_sd": 0.3}),
     ("arovr_ab", {"tilt_sd": 0.3})])
 def test_unused_settings_do_not_matter(method, unused):
@@ -67,12 +68,13 @@ def test_unused_settings_do_not_matter(method, unused):
     {"dataset": "digits"}, {"samples": 1}, {"seed": 1}, {"method": "rovr"}, {"beta": 0.1},
     {"alpha": 0.1}, {"tilt_sd": 0.25}, {"gamma": (1.0, 1.0, 2.0)}, {"solver": "paper"},
     {"hidden": (8,)}, {"init": "normal"}, {"batch": 20}, {"epochs": 1}, {"pretraining": 1},
-    {"learning_rate": 1e-3}, {"patience": 5}], ids=lambda change: next(iter(change)))
+    {"learning_rate": 1e-3}, {"patience": 5}, {"tilt_output": False},
+    {"standardise": True}, {"lipschitz": 10}], ids=lambda change: next(iter(change)))
 def test_used_settings_name_the_record(change):
     """If it fails, different runs share a record and a table shows the wrong one."""
     run = Run(method="arovr_abg")
     assert dataclasses.replace(run, **change).key != run.key
-    assert len(dataclasses.fields(Run)) == 16, "a new setting: does it name the record?"
+    assert len(dataclasses.fields(Run)) == 19, "a new setting: does it name the record?"
 
 
 def test_settings_of_none_leave_the_key_alone():
@@ -138,7 +140,6 @@ def test_methods_are_paired(monkeypatch):
     def spy(net, objective, train, *_, generator, **__):
         seen.append((train.x, train.y, *(p.detach().clone() for p in net.parameters()),
                      torch.randperm(100, generator=generator)))
-        return lnn.training.History([1.0], *([[0.5]] * 5))
 
     monkeypatch.setattr(experiments, "fit", spy)
     for run in RUNS:
@@ -203,6 +204,51 @@ def test_pretraining_comes_first(records):
     record = execute(run)
     assert record["pretraining"]["objective"] == records[1][0]["history"]["objective"]
     assert record["history"]["objective"][0] < load(TINY, records[0])["history"]["objective"][0]
+
+
+def test_divergence_is_a_result(monkeypatch):
+    """If it fails, one run whose inference diverges stops a sweep, or what it learnt is lost."""
+    run, calls = dataclasses.replace(TINY, epochs=5, lipschitz=3), []
+    whole = execute(run)
+    train = lnn.training.train_epoch
+
+    def diverge(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise lnn.InferenceDiverged("ran away")
+        return train(*args)
+
+    monkeypatch.setattr(lnn.training, "train_epoch", diverge)
+    record = execute(run)
+    assert whole["diverged"] is None and record["diverged"] == "ran away"
+    for part in ("history", "lipschitz"):
+        assert record[part] == {name: values[:2] for name, values in whole[part].items()}
+    calls[:] = [None, None]
+    assert execute(run)["result"] is None
+
+
+def test_brackets_are_those_of_the_trained_network(monkeypatch):
+    """If it fails, Figure 1 shows the Lipschitz constants of something else."""
+    nets, fit = [], experiments.fit
+    monkeypatch.setattr(experiments, "fit", lambda net, *args, **options: (
+        nets.append(net), fit(net, *args, **options)))
+    record = execute(dataclasses.replace(TINY, lipschitz=7))
+    expected = lnn.lipschitz.bracket(nets[0], data.load("digits").validation.x[:7])
+    assert {name: values[-1] for name, values in record["lipschitz"].items()} == expected._asdict()
+    assert {len(values) for values in record["lipschitz"].values()} == {2}
+    assert execute(TINY)["lipschitz"] is None
+
+
+def test_standardised_samples(monkeypatch):
+    """If it fails, "standardised" images are scaled by what training must not know, or not at all."""
+    seen = []
+    monkeypatch.setattr(experiments, "fit", lambda *args, **_: seen.append(args[2:]))
+    execute(dataclasses.replace(TINY, standardise=True))
+    (train, validation, test), digits = seen[0], data.load("digits")
+    raw = digits.subset(100, 0).x
+    assert abs(float(train.x.mean())) < 1e-6 and float(train.x.std()) == pytest.approx(1, abs=1e-6)
+    for split, original in ((train, raw), (validation, digits.validation.x), (test, digits.test.x)):
+        assert torch.allclose(split.x, (original - raw.mean()) / raw.std())
 
 
 # --- records on disk -----------------------------------------------------------------------------
