@@ -21,8 +21,7 @@ from .convex import Identity
 from .network import LiftedNetwork
 
 RELAXATIONS = (1.0, 1.25, 1.5)  #: The t that ``certified`` tries; 1 is the published one.
-#: ``lower`` climbs from this many samples, by these multiples of the longest sample.
-STARTS = 4
+STARTS = 4  #: ``lower`` climbs from this many samples, by these multiples of the longest one.
 LENGTHS = (0.0, 1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0)
 REACH = 0.5  #: How far slopes are smoothed to see the way up, in units of the layer's mean |a|.
 CHUNK = 2**23  #: Numbers in the largest array of a chunk of samples: 64 MiB.
@@ -47,9 +46,8 @@ def jacobian_norms(net: LiftedNetwork, x: Tensor) -> Tensor:
 
     At a kink the slope is that of :meth:`~lnn_core.ConvexFunction.derivative`.
     """
-    linearised = _Linearised(net)
     check_input(net, x)
-    return linearised.norms(x.detach().double())[0]
+    return _Linearised(net).norms(x.detach().double())[0]
 
 
 def lower(net: LiftedNetwork, x: Tensor, steps: int = 4) -> float:
@@ -63,8 +61,8 @@ def lower(net: LiftedNetwork, x: Tensor, steps: int = 4) -> float:
     """
     if steps != int(steps) or steps < 0:
         raise ValueError(f"steps={steps} must be an integer of at least 0")
-    linearised, coarse = _Linearised(net), _Linearised(net, net.weights[0].dtype)
     check_input(net, x)
+    linearised, coarse = _Linearised(net), _Linearised(net, net.weights[0].dtype)
     x = x.detach()
     points = x[coarse.norms(x)[0].topk(min(STARTS, len(x))).indices].double()
     norms, pull = linearised.norms(points)
