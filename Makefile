@@ -8,13 +8,15 @@ SHELL         := bash
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
-QUICK  := book/reproduction/quick.ipynb
-PAPERS := $(filter-out $(QUICK),$(wildcard book/reproduction/*.ipynb))
+# Pages that are functions of run records: computed where they are missing, and once more at a quick size.
+STUDIES := table1 figure1 sensitivity
+AFRESH  := _build/reproduce
+RUN     := $(BIN)/papermill --log-output --log-level WARNING
 
 help:
 	@echo "make book        build the pages, with a quick run of the experiments on this machine"
 	@echo "make test        run every test: the library, the notebooks, the pages in a browser"
-	@echo "make reproduce   compute what book/records lacks of the papers' experiments (hours; can be stopped and resumed)"
+	@echo "make reproduce   compute the papers' experiments again, into $(AFRESH) (hours; can be stopped and resumed)"
 	@echo "make bench       measure what training costs, into book/records/cost (a quarter of an hour; wants a quiet machine)"
 	@echo "make notebooks   for maintainers: run all committed notebooks again, in place"
 	@echo "make clean       remove what 'make book' wrote"
@@ -32,8 +34,11 @@ $(READY): requirements.txt pyproject.toml
 	@echo "==> .venv is ready"
 
 book: $(READY)
-	@echo "==> Running the Table 1 notebook on this machine, quick profile"
-	@$(BIN)/papermill --log-output --log-level WARNING --cwd book/reproduction -p profile quick book/reproduction/table1.ipynb $(QUICK)
+	@mkdir -p book/quick
+	@for study in $(STUDIES); do \
+		echo "==> Running $$study on this machine, quick profile"; \
+		$(RUN) --cwd book/quick -p profile quick -p records records book/reproduction/$$study.ipynb book/quick/$$study.ipynb; \
+	done
 	@echo "==> Building the pages"
 	@$(BIN)/jupyter-book build --quiet --all -W -n --keep-going .
 	@echo "Front page: $(CURDIR)/_build/html/index.html"
@@ -42,14 +47,14 @@ test: $(READY)
 	@echo "==> Testing the library, the notebooks and the pages"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# A run that has its record in book/records is not repeated: move records away to compute them afresh.
+# Into a folder of its own: what is there is not run again, so that it can be stopped, and the published records stay.
 reproduce: $(READY)
-	@mkdir -p _build/reproduce
-	@for notebook in $(PAPERS); do \
-		echo "==> Running $$notebook, profile of the paper"; \
-		$(BIN)/papermill --log-output --log-level WARNING --cwd book/reproduction -p profile paper "$$notebook" "_build/reproduce/$${notebook##*/}"; \
+	@mkdir -p $(AFRESH)/records
+	@for study in $(STUDIES) provenance; do \
+		echo "==> Running $$study, profile of the paper"; \
+		$(RUN) --cwd book/reproduction -p records "$(CURDIR)/$(AFRESH)/records" book/reproduction/$$study.ipynb $(AFRESH)/$$study.ipynb; \
 	done
-	@echo "==> The records are in book/records, the notebooks with their outputs in _build/reproduce"
+	@echo "==> The records are in $(AFRESH)/records, the notebooks with their outputs beside them"
 
 # Afresh: times of different days do not belong in one table. Where it was interrupted, the same without --again goes on.
 bench: $(READY)
@@ -60,5 +65,5 @@ notebooks: $(READY)
 	@$(BIN)/python book/execute.py
 
 clean:
-	@rm -rf _build $(QUICK) book/reproduction/quick_records
-	@echo "==> Removed _build and the quick run; .venv, data and records are left as they are"
+	@rm -rf _build book/quick
+	@echo "==> Removed _build and the quick runs; .venv, data and records are left as they are"

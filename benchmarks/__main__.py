@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from lnn_core.experiments import save
+from lnn_core.records import save
 from lnn_core.tables import markdown
 
 from . import anatomy, epochs, gaps

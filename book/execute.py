@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 BOOK = Path(__file__).resolve().parent
-QUICK = BOOK / "reproduction" / "quick.ipynb"  # this machine's own numbers: never committed
+QUICK = BOOK / "quick"  # this machine's own numbers: never committed
 
 VOLATILE_NOTEBOOK_METADATA = ("papermill", "widgets")
 VOLATILE_CELL_METADATA = ("ExecuteTime", "collapsed", "execution", "papermill", "scrolled")
@@ -20,9 +20,9 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"  # names a model of a k
 
 
 def committed_notebooks() -> list[Path]:
-    """Every notebook of the book but the quick run and editors' checkpoints, in a fixed order."""
+    """Every notebook of the book but the quick runs and editors' checkpoints, in a fixed order."""
     found = sorted(BOOK.rglob("*.ipynb"))
-    return [path for path in found if path != QUICK and ".ipynb_checkpoints" not in path.parts]
+    return [path for path in found if QUICK not in path.parents and ".ipynb_checkpoints" not in path.parts]
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:

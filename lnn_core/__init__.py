@@ -1,6 +1,6 @@
 """Lifted neural networks: potentials, inference, and the objectives that train on them."""
 
-from . import bounds, data, lipschitz, oracle, style, tables
+from . import bounds, data, lipschitz, lrrn, oracle, style, tables
 from .constrained import Certificate, ConstrainedAROVR
 from .convex import Box, ConvexFunction, Identity, ReLU, Tanh
 from .generalized import ElementWise, GeneralizedAROVR, PotentialDistance
@@ -19,7 +19,7 @@ __all__ = [
     "GeneralizedAROVR", "Identity", "InferenceDiverged", "LeastSquares", "LiftedNetwork",
     "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "PotentialDistance", "ROVR",
     "ReLU", "Report", "Reweighted", "Shooting", "StabilityWarning", "Tanh", "Targeted",
-    "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "lipschitz", "oracle",
-    "paper_sweeps", "style", "tables", "untargeted",
+    "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "lipschitz", "lrrn",
+    "oracle", "paper_sweeps", "style", "tables", "untargeted",
 ]
 __version__ = "0.1.0"

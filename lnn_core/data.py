@@ -258,25 +258,27 @@ def _take(split: Split, index: slice | Tensor) -> Split:
     return Split(split.x[index], split.y[index])
 
 
-def _obtain(
-    folder: str, file: _File, mirrors: tuple[str, ...], quiet: bool | None
-) -> tuple[np.ndarray, str]:
-    """The checked content of one file, and its origin; the module's docstring has the order."""
+def _obtain(folder: str, file: _File, mirrors: tuple[str, ...], quiet: bool | None, decode=None):
+    """The checked content of one file, and its origin; the module's docstring has the order.
+
+    ``decode(payload, file)`` gives the content or raises DataCorrupted (default: IDX files).
+    """
+    decode = decode or _decode
     root = os.environ.get("LNN_DATA")
     if root and (path := Path(root).expanduser() / folder / file.name).exists():
-        return _read(path, file), "LNN_DATA folder"
+        return _read(path, file, decode), "LNN_DATA folder"
     cache = Path(os.environ.get("LNN_CACHE") or pooch.os_cache("lnn_core")).expanduser()
     cached, damaged = cache / folder / file.name, None
     if cached.exists():
         try:
-            return _read(cached, file), "download"
+            return _read(cached, file, decode), "download"
         except DataCorrupted as error:
             damaged = error
     tried = ["LNN_DATA does not hold it" if root else "LNN_DATA is not set"]
     for mirror in mirrors:
         try:
             payload = _download(mirror + file.name, f"{folder}/{file.name}", quiet)
-            array = _decode(payload, file)
+            content = decode(payload, file)
         except requests.HTTPError as error:
             error.response.close()  # pooch streams, and leaves a refused connection open
             tried.append(f"{mirror} (HTTP {error.response.status_code})")
@@ -286,7 +288,7 @@ def _obtain(
             tried.append(f"{mirror} ({error})")
         else:
             _store(payload, cached)
-            return array, "download"
+            return content, "download"
     if damaged:
         raise DataCorrupted(f"{damaged}; no new copy: {', '.join(tried)}")
     raise DataUnavailable(f"no {folder}/{file.name}: {', '.join(tried)}")
@@ -318,10 +320,10 @@ def _store(payload: bytes, cached: Path) -> None:
         warnings.warn(f"cannot cache {cached.name} ({error.strerror}): set LNN_CACHE=folder")
 
 
-def _read(path: Path, file: _File) -> np.ndarray:
+def _read(path: Path, file: _File, decode):
     """The checked content of a file on this machine; DataCorrupted names the file."""
     try:
-        return _decode(path.read_bytes(), file)
+        return decode(path.read_bytes(), file)
     except (OSError, DataCorrupted) as error:
         raise DataCorrupted(f"{path}: {error}") from error
 

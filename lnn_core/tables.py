@@ -1,7 +1,7 @@
-"""Tables as functions of run records: means, intervals, paired differences.
+"""Tables as functions of run records: means, intervals, paired comparisons.
 
 ``±`` is the sample standard deviation over seeds (n − 1), as is usual beside "± over
-seeds"; intervals are Student's t at 95 %.
+seeds"; intervals are Student's t at 95 %, and so is the paired test.
 """
 
 from __future__ import annotations
@@ -62,6 +62,54 @@ class Summary:
         return self.mean - half, self.mean + half
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """One sample of results against another, seed by seed.
+
+    difference : the paired differences.
+    probability : of improvement: the share of all pairs of seeds, equal or not, in which the
+        first result is the larger one (ties count half). ½ means no difference.
+    """
+
+    difference: Summary
+    probability: float
+
+    @property
+    def p(self) -> float:
+        """The paired t-test's p (two-sided); nan for a single pair."""
+        d = self.difference
+        if d.n < 2:
+            return math.nan
+        if d.sd == 0:
+            return float(d.mean == 0)
+        return 2 * float(stats.t.sf(abs(d.mean) * math.sqrt(d.n) / d.sd, d.n - 1))
+
+    @property
+    def verdict(self) -> str:
+        """Where the 95 % interval of the mean difference lies: "above" zero, "below", or neither."""
+        low, high = self.difference.interval
+        return "above" if low > 0 else "below" if high < 0 else "undecided"
+
+    def __str__(self) -> str:
+        low, high = self.difference.interval
+        if math.isnan(low):
+            return f"{self.difference.mean:+.2f}"
+        return f"{self.difference.mean:+.2f} " + _unbroken(f"({low:+.2f} … {high:+.2f})")
+
+
+def compare(cell: dict[int, float], reference: dict[int, float]) -> Comparison:
+    """Results by seed against others (same seed: same samples and initial weights).
+
+    Raises ValueError where the two do not have the same seeds.
+    """
+    if cell.keys() != reference.keys():
+        raise ValueError(f"seeds {sorted(cell)} and {sorted(reference)} cannot be paired")
+    ours, theirs = list(cell.values()), list(reference.values())
+    wins = stats.mannwhitneyu(ours, theirs).statistic
+    return Comparison(Summary(tuple(cell[seed] - reference[seed] for seed in sorted(cell))),
+                      float(wins) / (len(ours) * len(theirs)))
+
+
 def group(records: Iterable[dict]) -> dict[tuple[str, str, bool], dict[int, float]]:
     """Test accuracies in per cent by (data set, method, pretrained) and seed."""
     cells: dict[tuple[str, str, bool], dict[int, float]] = {}
@@ -70,16 +118,6 @@ def group(records: Iterable[dict]) -> dict[tuple[str, str, bool], dict[int, floa
         cell = (config["dataset"], config["method"], config["pretraining"] > 0)
         cells.setdefault(cell, {})[config["seed"]] = 100 * record["result"]["test"]
     return cells
-
-
-def paired(cell: dict[int, float], reference: dict[int, float]) -> Summary:
-    """Differences to the reference, seed by seed (same samples, same initial weights).
-
-    Raises ValueError where the two do not have the same seeds.
-    """
-    if cell.keys() != reference.keys():
-        raise ValueError(f"seeds {sorted(cell)} and {sorted(reference)} cannot be paired")
-    return Summary(tuple(cell[seed] - reference[seed] for seed in sorted(cell)))
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -117,22 +155,28 @@ def table_1(records: Iterable[dict], dataset: str, names: dict[str, str]) -> str
             cell = cells.get((dataset, method, pretrained))
             if cell is None:
                 continue
-            ours, paper = Summary(tuple(cell.values())), PAPER_TABLE_1.get(
-                (dataset, method, pretrained))
-            low, high = ours.interval
-            difference = "–" if cell is reference else _signed(paired(cell, reference))
+            ours = Summary(tuple(cell.values()))
+            versus = None if cell is reference else compare(cell, reference)
             rows.append([
                 name + (", pretrained" if pretrained else ""),
-                "–" if paper is None else _unbroken(f"{paper[0]:.2f} ± {paper[1]:.2f}"),
-                plus_minus(ours), between(ours.interval),
-                "–" if paper is None or math.isnan(low)
-                else "yes" if low <= paper[0] <= high else "no",
-                difference])
+                *_beside(ours, PAPER_TABLE_1.get((dataset, method, pretrained))),
+                *(["–"] * 3 if versus is None else
+                  [str(versus), _p_value(versus.p), f"{100 * versus.probability:.0f} %"])])
     return markdown(["method", "paper", "ours: mean ± sd (n)", "95 % interval", "paper inside?",
-                     "minus back-prop., paired"], rows)
+                     "ours − paper", "minus back-prop., paired", "p",
+                     "probability of improvement"], rows)
 
 
-def _signed(difference: Summary) -> str:
-    low, high = difference.interval
-    spread = "" if math.isnan(low) else " " + _unbroken(f"({low:+.2f} … {high:+.2f})")
-    return f"{difference.mean:+.2f}{spread}"
+def _beside(ours: Summary, paper: tuple[float, float] | None) -> list[str]:
+    """The paper's mean ± spread, ours, the interval, whether it holds the paper's, the difference."""
+    low, high = ours.interval
+    own = [plus_minus(ours), between(ours.interval)]
+    if paper is None:
+        return ["–", *own, "–", "–"]
+    inside = "–" if math.isnan(low) else "yes" if low <= paper[0] <= high else "no"
+    return [_unbroken(f"{paper[0]:.2f} ± {paper[1]:.2f}"), *own, inside,
+            f"{ours.mean - paper[0]:+.2f}"]
+
+
+def _p_value(p: float) -> str:
+    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-SUPPORT = ("conftest.py", "reference.py", "strategies.py")
+SUPPORT = ("conftest.py", "lrrn_reference.py", "reference.py", "strategies.py")
 
 
 class Mutant(NamedTuple):
@@ -124,17 +124,46 @@ MUTANTS = [Mutant(*row) for row in [
      "test_training.py::test_best_epoch_is_the_first_maximum"),
     ("shuffled", "training.py", "torch.randperm(len(train.y), generator=generator)",
      "torch.randperm(len(train.y))", "test_training.py::test_training_is_deterministic"),
-    ("last", "training.py", "total + len(rows) * mean", "total + batch * mean",
+    ("last", "training.py", "[len(rows) for rows in batches]", "[batch for rows in batches]",
      "test_training.py::test_an_epoch_by_hand"),
     ("unseeded", "data.py", '.manual_seed(seed)', "", "test_experiments.py::test_methods_are_paired"),
-    ("atomic", "experiments.py", 'os.fdopen(handle, "w") as', 'path.open("w") as',
+    ("atomic", "records/recorded.py", 'os.fdopen(handle, "w") as', 'path.open("w") as',
      "test_experiments.py::test_what_is_no_json_leaves_nothing"),
-    ("stranger", "experiments.py", "if found != run.config:", "if False:",
+    ("stranger", "records/recorded.py", "if found != run.config:", "if False:",
      "test_experiments.py::test_record_of_another_configuration_is_named"),
-    ("none", "experiments.py", "asdict(self).items() if value is not None", "asdict(self).items()",
-     "test_experiments.py::test_settings_of_none_leave_the_key_alone"),
+    ("none", "records/recorded.py", "asdict(self).items() if value is not None",
+     "asdict(self).items()", "test_experiments.py::test_settings_of_none_leave_the_key_alone"),
+    ("again", "records/sweeping.py", "for run in runs if load(run, folder) is None}",
+     "for run in runs if load(run, folder) or True}",
+     "test_experiments.py::test_only_what_is_missing_is_run"),
+    ("late", "records/sweeping.py", "for run, record in _with_progress(work, missing):",
+     "for run, record in list(_with_progress(work, missing)):",
+     "test_experiments.py::test_a_stopped_sweep_keeps_what_is_done"),
+    ("writer", "records/sweeping.py", "st_mtime > ABANDONED", "st_mtime < ABANDONED",
+     "test_records.py::test_only_abandoned_files_are_removed"),
+    ("lenient", "records/repeating.py", "return whole or abs(new - old) <=",
+     "return whole or new - old <=",
+     "test_records.py::test_status_says_whether_results_agree[{'test': 0.507}-1]"),
     ("unused", "experiments.py", "if name not in used:", "if False:",
      "test_experiments.py::test_unused_settings_do_not_matter"),
+    ("discounted", "lrrn/model.py", "self.gamma**k * (regression", "self.gamma * (regression",
+     "test_lrrn.py::test_energy_is_equation_1_and_17"),
+    ("clamped", "lrrn/inference.py", "qp.g[:, :free] - target @", "qp.g[:, :free] + target @",
+     "test_lrrn.py::test_solution_is_that_of_scipy"),
+    ("held", "lrrn/inference.py", "torch.where(inside, torch.inf, 0.0)",
+     "torch.where(inside, torch.inf, torch.inf)",
+     "test_lrrn.py::test_output_is_differentiated_exactly"),
+    ("certificate", "lrrn/boxqp.py", "residual = ((s @ inverse) * s)",
+     "residual = 0.1 * ((s @ inverse) * s)", "test_lrrn.py::test_certificate_bounds_what_is_left"),
+    ("coordinate", "lrrn/boxqp.py", "(qp.g[:, j] - z @ row) / row[j]",
+     "0.5 * (qp.g[:, j] - z @ row) / row[j]",
+     "test_lrrn.py::test_coordinate_descent_is_unit_by_unit_exact"),
+    ("midpoint", "lrrn/objectives.py", "(clamped + free) / 2", "free",
+     "test_lrrn_objectives.py::test_values_are_differences_of_minima"),
+    ("above", "lrrn/bounds.py", "- (1 + beta) ** 2 * W.T @ inner)", "- W.T @ inner)",
+     "test_lrrn_bounds.py::test_curvature_from_above_is_used"),
+    ("margin", "lrrn/bounds.py", "((first - second) / math.sqrt(2) - error)",
+     "((first - second) - error)", "test_lrrn_bounds.py::test_radius_of_a_linear_classifier"),
 ]]
 # fmt: on
 

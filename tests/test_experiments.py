@@ -14,7 +14,8 @@ import torch
 
 import lnn_core as lnn
 from lnn_core import data, experiments
-from lnn_core.experiments import METHODS, Run, execute, load, save, sweep
+from lnn_core.experiments import METHODS, Run
+from lnn_core.records import load, save, sweep
 from lnn_core.training import stream
 
 BY_METHOD = {method: Run(method=method, dataset="digits", samples=100, epochs=2, hidden=(8,))
@@ -43,9 +44,9 @@ def counted(monkeypatch):
 
     def count(run):
         runs.append(run)
-        return {"config": run.config, "result": {}}
+        return {"result": {}}
 
-    monkeypatch.setattr(experiments, "execute", count)
+    monkeypatch.setattr(Run, "execute", count)
     return runs
 
 
@@ -143,19 +144,19 @@ def test_methods_are_paired(monkeypatch):
 
     monkeypatch.setattr(experiments, "fit", spy)
     for run in RUNS:
-        execute(run)
+        run.execute()
     for other in seen[1:]:
         assert all(map(torch.equal, seen[0], other))
-    execute(dataclasses.replace(TINY, seed=1))
+    dataclasses.replace(TINY, seed=1).execute()
     assert not torch.equal(seen[0][1], seen[-1][1]) and not torch.equal(seen[0][2], seen[-1][2])
     assert not torch.equal(seen[0][-1], seen[-1][-1])
 
 
 @each_method
-def test_same_configuration_same_record(records, method):
+def test_same_configuration_same_record(records, tmp_path, method):
     """If it fails, the published numbers cannot be computed again."""
     run = BY_METHOD[method]
-    assert timeless(execute(run)) == timeless(load(run, records[0]))
+    assert timeless(sweep([run], tmp_path, jobs=1)[0]) == timeless(load(run, records[0]))
 
 
 @each_method
@@ -201,7 +202,7 @@ def test_a_record_by_hand(records):
 def test_pretraining_comes_first(records):
     """If it fails, "with pretraining" starts from random weights."""
     run = dataclasses.replace(TINY, pretraining=2, epochs=1)
-    record = execute(run)
+    record = run.execute()
     assert record["pretraining"]["objective"] == records[1][0]["history"]["objective"]
     assert record["history"]["objective"][0] < load(TINY, records[0])["history"]["objective"][0]
 
@@ -209,7 +210,7 @@ def test_pretraining_comes_first(records):
 def test_divergence_is_a_result(monkeypatch):
     """If it fails, one run whose inference diverges stops a sweep, or what it learnt is lost."""
     run, calls = dataclasses.replace(TINY, epochs=5, lipschitz=3), []
-    whole = execute(run)
+    whole = run.execute()
     train = lnn.training.train_epoch
 
     def diverge(*args):
@@ -219,12 +220,12 @@ def test_divergence_is_a_result(monkeypatch):
         return train(*args)
 
     monkeypatch.setattr(lnn.training, "train_epoch", diverge)
-    record = execute(run)
+    record = run.execute()
     assert whole["diverged"] is None and record["diverged"] == "ran away"
     for part in ("history", "lipschitz"):
         assert record[part] == {name: values[:2] for name, values in whole[part].items()}
     calls[:] = [None, None]
-    assert execute(run)["result"] is None
+    assert run.execute()["result"] is None
 
 
 def test_brackets_are_those_of_the_trained_network(monkeypatch):
@@ -232,18 +233,18 @@ def test_brackets_are_those_of_the_trained_network(monkeypatch):
     nets, fit = [], experiments.fit
     monkeypatch.setattr(experiments, "fit", lambda net, *args, **options: (
         nets.append(net), fit(net, *args, **options)))
-    record = execute(dataclasses.replace(TINY, lipschitz=7))
+    record = dataclasses.replace(TINY, lipschitz=7).execute()
     expected = lnn.lipschitz.bracket(nets[0], data.load("digits").validation.x[:7])
     assert {name: values[-1] for name, values in record["lipschitz"].items()} == expected._asdict()
     assert {len(values) for values in record["lipschitz"].values()} == {2}
-    assert execute(TINY)["lipschitz"] is None
+    assert TINY.execute()["lipschitz"] is None
 
 
 def test_standardised_samples(monkeypatch):
     """If it fails, "standardised" images are scaled by what training must not know, or not at all."""
     seen = []
     monkeypatch.setattr(experiments, "fit", lambda *args, **_: seen.append(args[2:]))
-    execute(dataclasses.replace(TINY, standardise=True))
+    dataclasses.replace(TINY, standardise=True).execute()
     (train, validation, test), digits = seen[0], data.load("digits")
     raw = digits.subset(100, 0).x
     assert abs(float(train.x.mean())) < 1e-6 and float(train.x.std()) == pytest.approx(1, abs=1e-6)
@@ -259,7 +260,8 @@ def test_killed_between_write_and_replace(tmp_path):
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        from lnn_core.experiments import Run, save
+        from lnn_core.experiments import Run
+        from lnn_core.records import save
         os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         run = Run()
         save({"config": run.config}, Path(sys.argv[1]) / f"{run.key}.json")
@@ -338,14 +340,14 @@ def test_only_what_is_missing_is_run(tmp_path, counted):
 
 def test_a_stopped_sweep_keeps_what_is_done(tmp_path, monkeypatch, counted):
     """Ctrl-C in the third run: if it fails, finished runs are lost."""
-    count = experiments.execute
+    count = Run.execute
 
     def stop_at_third(run):
         if len(counted) == 2:
             raise KeyboardInterrupt
         return count(run)
 
-    monkeypatch.setattr(experiments, "execute", stop_at_third)
+    monkeypatch.setattr(Run, "execute", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
         sweep(RUNS, tmp_path, jobs=1)
     assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(run.key for run in RUNS[:2])

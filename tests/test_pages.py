@@ -62,8 +62,9 @@ def build(tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
     shutil.copytree(ROOT / "book", source / "book", ignore=machines_own)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(ROOT / name, source)
-    reproduction = source / "book" / "reproduction"
-    shutil.copy2(reproduction / "table1.ipynb", reproduction / "quick.ipynb")
+    (source / "book" / "quick").mkdir()
+    for study in re.findall(r"book/quick/(\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8")):
+        shutil.copy2(source / "book" / "reproduction" / f"{study}.ipynb", source / "book" / "quick")
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", "--all", "-W", "-n", "--keep-going", source]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300)

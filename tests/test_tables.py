@@ -37,14 +37,39 @@ def test_differences_are_paired_by_seed():
     """Differences must compare equal seeds, whatever order the records come in."""
     cells = tables.group([record("backprop", 0, 0.90), record("backprop", 1, 0.80),
                           record("arovr", 1, 0.81), record("arovr", 0, 0.92)])
-    difference = tables.paired(cells["mnist", "arovr", False], cells["mnist", "backprop", False])
-    assert difference.values == pytest.approx((2.0, 1.0))
+    versus = tables.compare(cells["mnist", "arovr", False], cells["mnist", "backprop", False])
+    assert versus.difference.values == pytest.approx((2.0, 1.0))
+
+
+def test_comparison_agrees_with_scipy_and_counting():
+    """p is that of the paired t-test; the probability counts all pairs, ties half."""
+    ours, theirs = [95.2, 96.1, 95.9, 96.4, 95.9], [95.1, 95.9, 96.0, 95.2, 95.5]
+    versus = tables.compare(dict(enumerate(ours)), dict(enumerate(theirs)))
+    assert versus.p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    assert versus.probability == np.mean([(a > b) + (a == b) / 2 for a in ours for b in theirs])
+    back = tables.compare(dict(enumerate(theirs)), dict(enumerate(ours)))
+    assert back.p == pytest.approx(versus.p) and back.probability == 1 - versus.probability
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(1.0, "above"), (-1.0, "below"), (0.0, "undecided")])
+def test_verdict_is_the_side_of_the_whole_interval(shift, verdict):
+    """A difference within the noise must not count as one, nor a clear one be missed."""
+    noise = [0.1, -0.1, 0.05, -0.05]
+    versus = tables.compare({i: shift + v for i, v in enumerate(noise)}, dict.fromkeys(range(4), 0.0))
+    assert versus.verdict == verdict
+
+
+def test_equal_results_are_no_difference():
+    """Identical runs must not divide by their spread of zero."""
+    same = tables.compare({0: 95.0, 1: 96.0}, {0: 95.0, 1: 96.0})
+    assert (same.p, same.probability, same.verdict) == (1.0, 0.5, "undecided")
+    assert tables.compare({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}).p == 0.0
 
 
 def test_different_seeds_cannot_be_paired():
     """An unpaired comparison must not pass for a paired one."""
     with pytest.raises(ValueError, match=r"\[0\] and \[1\]"):
-        tables.paired({0: 95.0}, {1: 95.0})
+        tables.compare({0: 95.0}, {1: 95.0})
 
 
 def test_pretrained_runs_have_rows_of_their_own():

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from lnn_core import __version__, data
-from lnn_core.experiments import Run, save
+from lnn_core.experiments import Run
 from lnn_core.network import LiftedNetwork
+from lnn_core.records import save
 from lnn_core.training import History, accuracy, fit, stream
 from lnn_core.widgets.packed import pack, to_script, unpack
 
@@ -31,7 +32,7 @@ CONFIDENT, OVERCONFIDENT = 0.95, 1.1
 
 
 def train(run: Run, dataset: data.Dataset) -> tuple[LiftedNetwork, History]:
-    """The network at its best epoch, trained as ``experiments.execute`` does."""
+    """The network at its best epoch, trained as ``Run.execute`` does."""
     samples, net, best = dataset.subset(run.samples, run.seed), run.network(dataset.dim), {}
 
     def keep(epoch: int, history: History) -> None:

@@ -1,0 +1,99 @@
+"""The runs behind Figure 1, Table 1 and the pages beside them: lists of configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from .experiments import METHODS, Run
+
+#: The methods of Zach (2025), Table 1.
+TABLE = tuple(method for method in METHODS if method != "rovr")
+DATASETS = ("mnist", "fashion-mnist")
+#: Training ends when the best validation accuracy is 30 epochs old: it is never the last.
+STOPPING = {"epochs": 300, "patience": 30}
+#: Epochs of back-propagation before a method takes over.
+PRETRAINING = 60
+#: The seeds of Table 1, and of pages that vary one thing at a time.
+SEEDS, FEWER = range(10), range(3)
+#: Where Figure 1 samples β, those of them that 20 sweeps run too, and two near the limit γ_L = 1.
+BETAS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2)
+PAIRED = (1 / 16, 1 / 4, 1 / 2)
+NEAR = (3 / 4, 0.9)
+#: Figure 1's rows: epochs and seeds, by the number of training samples.
+ROWS = {5000: (60, range(3)), 50_000: (20, range(2))}
+#: Validation images on which Figure 1 looks for large Jacobians.
+LOOKED_AT = 500
+#: γ along depth with the same γ_L, hence the same bound on β.
+GAMMAS = {"decreasing": (4.0, 2.0, 1.0), "increasing": (0.25, 0.5, 1.0)}
+
+
+def table1(seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS, *,
+           pretraining: int = PRETRAINING, **settings) -> list[Run]:
+    """Each method from random weights, and all but the first after back-propagation."""
+    return [Run(dataset=dataset, seed=seed, method=method, pretraining=before,
+                **STOPPING | settings)
+            for seed in seeds for dataset in datasets for before in (0, pretraining)
+            for method in TABLE if not (method == "backprop" and before)]
+
+
+def figure1(dataset: str, samples: int, betas: Sequence[float] = BETAS,
+            solver: str = "shooting", *, seeds: Iterable[int] | None = None,
+            **settings) -> list[Run]:
+    """Back-propagation, then AROVR for each β; its Lipschitz constant after every epoch."""
+    epochs, usual = ROWS.get(samples, (None, ()))
+    common = {"dataset": dataset, "samples": samples, "epochs": epochs,
+              "lipschitz": LOOKED_AT} | settings
+    return [run for seed in (usual if seeds is None else seeds)
+            for run in (Run(method="backprop", seed=seed, **common),
+                        *(Run(method="arovr", beta=beta, solver=solver, seed=seed, **common)
+                          for beta in betas))]
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A run that differs from Table 1's in one choice."""
+
+    choice: str
+    value: str
+    run: Run
+    base: Run
+
+    def runs(self, seeds: Iterable[int] = FEWER) -> list[tuple[Run, Run]]:
+        """(varied, as in Table 1), seed by seed."""
+        return [(replace(self.run, seed=seed), replace(self.base, seed=seed)) for seed in seeds]
+
+
+def sensitivity(dataset: str = "mnist", **settings) -> list[Variation]:
+    """What the paper leaves open or we chose, one choice at a time."""
+    found = []
+
+    def vary(choice: str, value: str, methods: Sequence[str], **change) -> None:
+        for method in methods:
+            base = Run(dataset=dataset, method=method, **STOPPING | settings)
+            if "pretraining" in change:
+                base = replace(base, pretraining=PRETRAINING)
+            found.append(Variation(choice, value, replace(base, **change), base))
+
+    some = ("backprop", "arovr", "arovr_abg")
+    vary("batch", "20", some, batch=20)
+    vary("batch", "100", some, batch=100)
+    vary("initial weights", "N(0, 1/fan-in)", some, init="normal")
+    vary("images", "standardised", some, standardise=True)
+    vary("N(0, 1/16)", "variance 1/16", ("arovr_abg",), tilt_sd=0.25)
+    vary("tilt", "hidden layers only", ("arovr_abg",), tilt_output=False)
+    vary("solver", "20 sweeps", ("arovr",), solver="paper")
+    vary("β", "1/8", ("arovr",), beta=1 / 8)
+    vary("β", "3/8", ("arovr",), beta=3 / 8)
+    vary("α", "0.3", ("arovr_ab",), alpha=0.3)
+    vary("α", "0.4", ("arovr_ab",), alpha=0.4)
+    vary("pretraining", "10 epochs", ("arovr", "arovr_abg"), pretraining=10)
+    vary("pretraining", "30 epochs", ("arovr", "arovr_abg"), pretraining=30)
+    return found
+
+
+def ablation(datasets: Sequence[str] = DATASETS, **settings) -> list[Variation]:
+    """γ along depth at fixed β, for AROVR."""
+    bases = [Run(dataset=dataset, method="arovr", **STOPPING | settings) for dataset in datasets]
+    return [Variation("γ", name, replace(base, gamma=gamma), base)
+            for base in bases for name, gamma in GAMMAS.items()]
