@@ -1,0 +1,91 @@
+"""How little changes a prediction: attacks in the Euclidean norm, from foolbox (Rauber et al.).
+
+An attack's result is an upper bound of the smallest change that turns the prediction: a
+better attack may need less. A certificate is a lower bound. Where they meet, both are tight.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+with warnings.catch_warnings():
+    # foolbox 3.3.4 imports one filter from a name that SciPy keeps until its version 2.
+    warnings.filterwarnings("ignore", "Please import `gaussian_filter`", DeprecationWarning)
+    import foolbox
+
+if TYPE_CHECKING:
+    from foolbox.attacks.base import Attack
+
+#: DeepFool (Moosavi-Dezfooli et al., 2016), fast minimum-norm (Pintor et al., 2021) and Carlini
+#: and Wagner (2017), with steps small and many enough that all three end close together.
+ATTACKS: dict[str, Attack] = {
+    "deepfool": foolbox.attacks.L2DeepFoolAttack(steps=50),
+    "fast_minimum_norm": foolbox.attacks.L2FMNAttack(steps=100, gamma=0.2),
+    "carlini_wagner": foolbox.attacks.L2CarliniWagnerAttack(
+        binary_search_steps=4, steps=300, stepsize=0.01, initial_const=1.0),
+}
+
+
+def smallest_changes(net: nn.Module, x: Tensor, attacks: Sequence[str] | None = None, *,
+                     bounds: tuple[float, float] = (0.0, 1.0), bisections: int = 10,
+                     judge: nn.Module | None = None) -> Tensor:
+    """‖x′ − x‖₂ of the changed images x′ that each attack finds, shape (attacks, batch).
+
+    x′ stays within ``bounds`` and has another prediction (largest output) than x, whether or
+    not that of x is right. An attack's x′ is then moved back towards x for as long as that is
+    so: ``bisections`` halvings of the segment. Infinite where an attack finds nothing. Of
+    the type of the judge's parameters.
+
+    Parameters
+    ----------
+    net : any classifier that is differentiable in x; it is copied, not touched.
+    x : images, shape (batch, d).
+    attacks : names from ``ATTACKS``; None takes all.
+    judge : the network whose predictions count, such as a more exact copy (default: net).
+
+    Raises
+    ------
+    ValueError : an unknown attack, or x outside the bounds.
+    """
+    attacks = list(ATTACKS if attacks is None else attacks)
+    unknown = [name for name in attacks if name not in ATTACKS]
+    if unknown:
+        raise ValueError(f"unknown attack {unknown[0]!r}: choose from {[*ATTACKS]}")
+    low, high = map(float, torch.aminmax(x))
+    if not bounds[0] <= low <= high <= bounds[1]:
+        raise ValueError(f"x lies in [{low:g}, {high:g}], not within {bounds}")
+    judge = net if judge is None else judge
+    exact = x.to(next(judge.parameters()).dtype)
+    with torch.no_grad():
+        predicted = judge(exact).argmax(1)
+    # foolbox differentiates by backward(), which would fill the parameters' gradients.
+    model = foolbox.PyTorchModel(copy.deepcopy(net).eval().requires_grad_(False), bounds,
+                                 device=x.device)
+    found = [ATTACKS[name](model, x, predicted, epsilons=None)[1] for name in attacks]
+    return torch.stack([_shortened(judge, exact, predicted, one.to(exact), bisections)
+                        for one in found])
+
+
+@torch.no_grad()
+def _shortened(judge: nn.Module, x: Tensor, predicted: Tensor, changed: Tensor,
+               bisections: int) -> Tensor:
+    """The length of each change, scaled down as far as the prediction stays another one."""
+    move = (changed - x).nan_to_num(0.0, 0.0, 0.0)
+
+    def succeeds(share: Tensor) -> Tensor:
+        return judge(x + share[:, None] * move).argmax(1) != predicted
+
+    fails, works = x.new_zeros(len(x)), x.new_ones(len(x))
+    works[~succeeds(works)] = torch.inf
+    found = works.isfinite()
+    for _ in range(bisections):
+        middle = torch.where(found, (fails + works) / 2, 0.0)
+        turned = succeeds(middle)
+        works, fails = works.where(~turned, middle), fails.where(turned, middle)
+    return torch.where(found, works * move.norm(dim=1), torch.inf)
