@@ -100,6 +100,7 @@ def test_front_page_without_scripts(opened, site):  # noqa: F811
 @pytest.mark.parametrize("name, explorable", [
     ("book/foundations/potentials.html", widgets.OneUnit),
     ("book/foundations/inference.html", widgets.Landscape),
+    ("book/lrrn/lipschitz.html", widgets.Gains),
 ])
 def test_chapters_have_their_explorable(opened, site, name, explorable):  # noqa: F811
     """A chapter's explorable is lost in the build, or does not start there."""
