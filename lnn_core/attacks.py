@@ -19,6 +19,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Please import `gaussian_filter`", DeprecationWarning)
     import foolbox
 
+from .data import Split
+
 if TYPE_CHECKING:
     from foolbox.attacks.base import Attack
 
@@ -70,6 +72,36 @@ def smallest_changes(net: nn.Module, x: Tensor, attacks: Sequence[str] | None = 
     found = [ATTACKS[name](model, x, predicted, epsilons=None)[1] for name in attacks]
     return torch.stack([_shortened(judge, exact, predicted, one.to(exact), bisections)
                         for one in found])
+
+
+def against(net: nn.Module, judge: nn.Module, split: Split, radius: Tensor) -> dict:
+    """Certified radii beside the smallest changes that attacks found, as records keep them.
+
+    Parameters
+    ----------
+    net, judge : as in :func:`smallest_changes`.
+    radius : shape (batch,): changes of the split's images that are shorter are certified.
+
+    Returns ``radius`` and ``correct`` (whether the judge reads the image rightly), one value
+    an image; ``distance``, for each attack a list of lengths, None where it failed; and a
+    ``summary``: ``attack``, the median length of the smallest change found, and ``closest``,
+    the smallest quotient of such a length and its radius, which a right certificate keeps
+    above 1. (None where not enough attacks succeed.)
+    """
+    distance = smallest_changes(net, split.x, judge=judge)
+    best = distance.min(0).values
+    with torch.no_grad():
+        correct = judge(split.x.to(best.dtype)).argmax(1) == split.y
+    return {"radius": radius.tolist(), "correct": correct.tolist(),
+            "distance": {name: [_finite(d) for d in row]
+                         for name, row in zip(ATTACKS, distance)},
+            "summary": {"attack": _finite(best.median()),
+                        "closest": _finite((best / radius).min())}}
+
+
+def _finite(value: Tensor) -> float | None:
+    """JSON has no infinity."""
+    return float(value) if value.isfinite() else None
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -103,11 +104,14 @@ class Run(Recorded):
 
     def prepare(self) -> None:
         """Load the data."""
-        _dataset(self.dataset)
+        dataset_of(self.dataset)
 
-    def execute(self) -> dict:
-        """Train as configured, up to the epoch that diverges if one does."""
-        dataset = _dataset(self.dataset)
+    def execute(self, watch: Callable[[LiftedNetwork, History], None] | None = None) -> dict:
+        """Train as configured, up to the epoch that diverges if one does.
+
+        ``watch`` is called after each epoch with the network and the history so far.
+        """
+        dataset = dataset_of(self.dataset)
         splits = [dataset.subset(self.samples, self.seed), dataset.validation, dataset.test]
         if self.standardise:
             splits = data.standardised(*splits)
@@ -123,6 +127,8 @@ class Run(Recorded):
             history = so_far
             if self.lipschitz is not None:
                 brackets.append(bracket(net, splits[1].x[:self.lipschitz]))
+            if watch is not None:
+                watch(net, so_far)
 
         try:
             fit(net, self.objective(), *splits, epochs=self.epochs, patience=self.patience,
@@ -143,5 +149,5 @@ class Run(Recorded):
 
 
 @lru_cache(maxsize=4)
-def _dataset(name: str) -> data.Dataset:
+def dataset_of(name: str) -> data.Dataset:
     return data.load(name)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lnn_core import attacks
+from lnn_core.data import Split
 
 FAST = ["deepfool", "fast_minimum_norm"]
 
@@ -105,3 +106,25 @@ def test_bad_settings_before_any_computing(settings, complaint, monkeypatch):
     monkeypatch.setattr(net, "forward", lambda _: pytest.fail("computed before checking"))
     with pytest.raises(ValueError, match=complaint):
         attacks.smallest_changes(net, x, **settings)
+
+
+def test_what_no_attack_turns_is_none_in_a_record(monkeypatch):
+    """Broken if infinity, which JSON lacks, gets into a record, or a failure counts as a
+    success: this attack moves only the first image, to the other side of its border."""
+    net, x = linear(classes=2)
+    smallest = distances(net, x).float()
+    W = net.weight.detach()
+    towards = nn.functional.normalize(W[1] - W[0], dim=0) * (1 - 2 * net(x).argmax(1)[:, None])
+
+    def first_only(model, x, labels, epsilons):
+        reach = torch.zeros(len(x), 1)
+        reach[0] = 1.5
+        return None, x + reach * smallest[:, None] * towards, None
+
+    monkeypatch.setattr(attacks, "ATTACKS", {"first": first_only})
+    split = Split(x, net(x).argmax(1))
+    found = attacks.against(net, net, split, smallest / 2)
+    length, *rest = found["distance"]["first"]
+    assert length == pytest.approx(float(smallest[0]), rel=2e-3) and set(rest) == {None}
+    assert found["correct"] == [True] * len(x)
+    assert found["summary"] == {"attack": None, "closest": pytest.approx(2, rel=2e-3)}

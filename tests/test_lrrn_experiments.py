@@ -165,6 +165,18 @@ def test_a_reconstruction_record():
     assert ((read - W).abs() <= bound * 1.001).all()
 
 
+def test_without_biases():
+    """Broken if the setting is ignored, or renames the records of runs that do not use it."""
+    run = replace(UNSUPERVISED, bias=False)
+    assert "bias" not in UNSUPERVISED.config and run.key != UNSUPERVISED.key
+    W = run.network(64).weights[0]
+    assert torch.equal(W, UNSUPERVISED.network(64).weights[0])
+    trained = [p.numel() for p in run.network(64).parameters() if p.requires_grad]
+    assert trained == [64 * 8, 8 * 4]
+    assert replace(run, epochs=1).execute()["filters"] != replace(
+        UNSUPERVISED, epochs=1).execute()["filters"]
+
+
 def test_the_gaussian_has_the_moments_of_the_pixels():
     """Broken if one variance serves all pixels, or pixels are correlated."""
     g = torch.Generator().manual_seed(0)

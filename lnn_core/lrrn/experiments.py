@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -179,7 +178,7 @@ def _closely(net: LRRN, dataset: Dataset) -> dict:
     radius = certified_radius(net, x, solver=_CLOSE)
     slopes = jacobian(exact(net), dataset.validation.x[:LOOKED_AT].double(), solver=_EXACT)
     return {"lower": float(torch.linalg.matrix_norm(slopes, 2).max()),
-            "certified": [int((right & (radius > r)).sum()) / len(y) for r in RADII]}
+            "certified": certified_accuracy(right, radius)}
 
 
 def exact(net: LRRN) -> LRRN:
@@ -189,29 +188,21 @@ def exact(net: LRRN) -> LRRN:
     return copied
 
 
-def attack(net: LRRN, split: Split, images: int) -> dict:
-    """Certified radii of the first images, and how far the attacks of foolbox had to go.
+def certified_accuracy(right: Tensor, radius: Tensor) -> list[float]:
+    """For each of ``RADII``, the share of images read rightly and with a larger radius."""
+    return [int((right & (radius > r)).sum()) / len(right) for r in RADII]
 
-    Returns ``radius`` and ``correct``, one value an image; ``distance``, for each attack a
-    list of lengths, None where it failed; and a ``summary``: see :class:`Classification`.
+
+def attack(net: LRRN, split: Split, images: int) -> dict:
+    """The first images' certified radii and attacks: see :func:`lnn_core.attacks.against`.
+
     Attacks see the network as it is; their success is judged by its :func:`exact` copy.
     """
     from .. import attacks  # foolbox takes a second to import; most of a book needs none
 
-    x, y, judge = split.x[:images], split.y[:images], exact(net)
-    distance = attacks.smallest_changes(net, x, judge=judge)
-    radius, best = certified_radius(judge, x.double(), solver=_EXACT), distance.min(0).values
-    with torch.no_grad():
-        correct = judge(x.double()).argmax(1) == y
-    return {"radius": radius.tolist(), "correct": correct.tolist(),
-            "distance": {name: [d if math.isfinite(d) else None for d in row.tolist()]
-                         for name, row in zip(attacks.ATTACKS, distance)},
-            "summary": {"attack": _finite(best.median()),
-                        "closest": _finite((best / radius).min())}}
-
-
-def _finite(value: Tensor) -> float | None:
-    return float(value) if value.isfinite() else None
+    judge, first = exact(net), Split(split.x[:images], split.y[:images])
+    radius = certified_radius(judge, first.x.double(), solver=_EXACT)
+    return attacks.against(net, judge, first, radius)
 
 
 @dataclass(frozen=True)
@@ -224,10 +215,13 @@ class Reconstruction(Training):
     over the run's own ``mirrored`` left to right, and over as many samples of a ``gaussian``
     with the mean and variance of each pixel over the training images (not clipped);
     ``filters`` holds W_0 for :func:`filters`.
+
+    bias : False trains without the biases b and c; None with them.
     """
 
     activation: str = "relu"
     hidden: tuple[int, ...] = (32, 32)
+    bias: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -239,7 +233,8 @@ class Reconstruction(Training):
     def network(self, inputs: int) -> LRRN:
         """The network with this seed's initial weights."""
         constraint = ACTIVATIONS[self.activation]
-        return LRRN([inputs, *self.hidden], constraint(), constraint(), beta=1.0, init=self.init,
+        return LRRN([inputs, *self.hidden], constraint(), constraint(), beta=1.0,
+                    bias=self.bias is not False, init=self.init,
                     generator=stream(self.seed, "weights"))
 
     def prepare(self) -> None:
@@ -263,7 +258,7 @@ class Reconstruction(Training):
         found = {name: energies(net, x) for name, x in images.items()}
         return {"result": {name: {"mean": float(e.mean()), "sd": float(e.std())}
                            for name, e in found.items()},
-                "history": history, "filters": _packed(net.weights[0]), "data": self._source()}
+                "history": history, "filters": packed(net.weights[0]), "data": self._source()}
 
 
 @torch.no_grad()
@@ -283,7 +278,7 @@ def gaussian(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
     return x.mean(0) + x.std(0) * torch.randn(n, x.shape[1], generator=generator)
 
 
-def _packed(W: Tensor) -> dict:
+def packed(W: Tensor) -> dict:
     """A matrix in a byte a number: rows are ``scale`` times whole numbers in −127…127."""
     W = W.detach()
     scale = W.abs().amax(1).clamp_min(torch.finfo(W.dtype).tiny) / 127
@@ -309,8 +304,10 @@ DECAYS = (1e-3, 2e-3, 1e-2, 2e-2)
 
 
 def figure1() -> list[Reconstruction]:
-    """Filters on MNIST, without constraint and with activations ≥ 0."""
-    return [Reconstruction(activation=activation) for activation in ACTIVATIONS]
+    """Filters on MNIST: without constraint, with activations ≥ 0, and these without biases,
+    which can shift all activations to where ≥ 0 constrains nothing."""
+    return [*(Reconstruction(activation=activation) for activation in ACTIVATIONS),
+            Reconstruction(bias=False)]
 
 
 def table1(seeds: Iterable[int] = SEEDS) -> list[Reconstruction]:

@@ -1,0 +1,163 @@
+"""Robust by training: lifted networks measured as the LRRNs of :mod:`lnn_core.lrrn` are.
+
+Sizes, data and the optimizer's settings are those of
+:class:`~lnn_core.lrrn.experiments.Classification`, the record of a network that is robust by
+construction; so are the names of what is measured, so that a page can put both in one table.
+Initial weights are U(−1/√fan-in, 1/√fan-in), as in the book's other runs of these methods: with
+the N(0, 1/fan-in) of an LRRN, AROVR starts beyond its border of stability at β = ½.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import lipschitz
+from .checks import positive
+from .data import Split
+from .experiments import Run, dataset_of
+from .lrrn.experiments import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
+from .network import LiftedNetwork
+from .records import Recorded
+from .training import History
+
+
+@dataclass(frozen=True)
+class Robustness(Recorded):
+    """A lifted network that a method trains, and how far its inputs may move.
+
+    To the record of its :class:`~lnn_core.experiments.Run`, the ``history`` adds, epoch by
+    epoch, ``lipschitz``, the certified upper bound of :mod:`lnn_core.lipschitz`, and
+    ``radius``, the median over test images of the radius it certifies. ``result`` describes
+    the best validated epoch: also ``lower``, the largest ‖∂z_L/∂x‖₂ at validation images,
+    ``trivial``, the product of the layers' norms, ``certified``, the share of test images read
+    rightly and with a radius above each of ``lrrn.experiments.RADII``, and ``attack`` and
+    ``closest`` of :func:`lnn_core.attacks.against`, whose lists are in ``attacks``.
+    ``result`` is None where the first epoch diverges.
+
+    method, beta, alpha, samples, hidden, epochs, batch, learning_rate, init : see ``Run``.
+    attacked : so many of the first test images are attacked at the best epoch; None: none.
+    """
+
+    dataset: str = "mnist"
+    seed: int = 0
+    method: str = "arovr"
+    beta: float | None = 0.25
+    alpha: float | None = 0.49
+    samples: int = 50_000
+    hidden: tuple[int, ...] = Classification.hidden
+    epochs: int = Classification.epochs
+    batch: int = Classification.batch
+    learning_rate: float = Classification.learning_rate
+    init: str = "uniform"
+    attacked: int | None = Classification.attacked
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "epochs", "batch", "attacked"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+        positive("learning_rate", self.learning_rate)
+        run = self.run
+        run.network(1)  # ValueErrors of settings: now
+        for name in ("beta", "alpha"):  # None where the method has none
+            object.__setattr__(self, name, getattr(run, name))
+
+    @property
+    def run(self) -> Run:
+        """The training run."""
+        shared = ("dataset", "seed", "method", "beta", "alpha", "samples", "hidden", "epochs",
+                  "batch", "learning_rate", "init")
+        return Run(**{name: getattr(self, name) for name in shared})
+
+    @property
+    def cost(self) -> float:
+        """About how many images are looked at."""
+        return self.samples * self.epochs + 300 * (self.attacked or 0)
+
+    def prepare(self) -> None:
+        """Load the data."""
+        self.run.prepare()
+
+    def execute(self) -> dict:
+        """Train, measuring every epoch, and look closely at the one that validation chooses."""
+        run, dataset = self.run, dataset_of(self.dataset)
+        curves, kept = {"lipschitz": [], "radius": []}, {}
+
+        def watch(net: LiftedNetwork, so_far: History) -> None:
+            rho = lipschitz.certified(net)
+            curves["lipschitz"].append(rho)
+            curves["radius"].append(float(radii(net, dataset.test.x, rho).median()))
+            if so_far.best_epoch == len(so_far.validation):
+                kept.update(copy.deepcopy(net.state_dict()))
+
+        found = {**run.execute(watch), "attacks": None}
+        found["history"] = {**found["history"], **curves}
+        if found["result"] is None:
+            return found
+        net = run.network(dataset.dim)
+        net.load_state_dict(kept)
+        best = found["result"]["best_epoch"] - 1
+        found["result"] |= {name: found["history"][name][best] for name in ("train", *curves)}
+        found["result"] |= _closely(net, dataset.validation, dataset.test)
+        if self.attacked is not None:
+            found["attacks"] = attack(net, dataset.test, self.attacked)
+            found["result"] |= found["attacks"].pop("summary")
+        return found
+
+
+@torch.no_grad()
+def radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
+    """m_x/(√2ρ), shape (batch,): no change of x that is shorter changes the prediction.
+
+    m_x is the margin between the two largest outputs of the forward pass, ρ an upper bound of
+    the Lipschitz constant; default :func:`lnn_core.lipschitz.certified`. Høier and Zach
+    (2020), section 4.2. ValueError for a ρ that is not positive, or a single output.
+    """
+    if net.sizes[-1] < 2:
+        raise ValueError("a margin needs at least 2 outputs; the network has 1")
+    rho = positive("rho", lipschitz.certified(net) if rho is None else rho)
+    first, second = net(x).topk(2, dim=1).values.unbind(1)
+    return (first - second) / (math.sqrt(2) * rho)
+
+
+def attack(net: LiftedNetwork, split: Split, images: int) -> dict:
+    """The first images' radii and attacks, judged in float64: see ``attacks.against``."""
+    from . import attacks  # foolbox takes a second to import; most of a book needs none
+
+    judge, first = copy.deepcopy(net).double(), Split(split.x[:images], split.y[:images])
+    return attacks.against(net, judge, first, radii(judge, first.x.double()))
+
+
+@torch.no_grad()
+def _closely(net: LiftedNetwork, validation: Split, test: Split) -> dict:
+    """``lower``, ``trivial`` and ``certified`` of a record."""
+    return {"lower": lipschitz.lower(net, validation.x[:LOOKED_AT], steps=0),
+            "trivial": lipschitz.trivial(net),
+            "certified": certified_accuracy(net(test.x).argmax(1) == test.y, radii(net, test.x))}
+
+
+#: The networks that training makes robust, or not: (method, β).
+TRAINED = (("backprop", None), ("rovr", 0.25), ("arovr", 0.25), ("arovr", 0.5),
+           ("arovr_ab", 0.25))
+DATASETS = ("mnist", "fashion-mnist")
+
+
+def two_ways(seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS, *,
+             samples: int | None = None, **settings) -> list[Classification | Robustness]:
+    """For each seed and data set an LRRN, then the trained networks; otherwise alike."""
+    found = []
+    for seed in seeds:
+        for dataset in datasets:
+            shared = {"epochs": EPOCHS.get(dataset, Classification.epochs)} | settings
+            found.append(Classification(dataset, seed, samples, **shared))
+            if samples is not None:
+                shared["samples"] = samples
+            found += [Robustness(dataset, seed, method, beta, **shared)
+                      for method, beta in TRAINED]
+    return found

@@ -1,0 +1,173 @@
+"""Trained lifted networks with an LRRN's measures: on the bundled digits, seconds in all."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lnn_core import LiftedNetwork, attacks, data, experiments, robustness
+from lnn_core.data import Split
+from lnn_core.lrrn.experiments import RADII, Classification
+from lnn_core.robustness import Robustness
+from lnn_core.training import accuracy, stream
+
+#: So large a learning rate that the last epoch is not the best.
+SMALL = Robustness("digits", samples=300, epochs=4, batch=50, hidden=(12, 8), learning_rate=0.03,
+                   attacked=None)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A record of SMALL with attacks, and the network after each of its epochs."""
+    seen, patch = [], pytest.MonkeyPatch()
+    bound = robustness.lipschitz.certified
+
+    def spy(net):
+        state = {name: value.clone() for name, value in net.state_dict().items()}
+        if len(seen) < SMALL.epochs:
+            seen.append(state)
+        return bound(net)
+
+    patch.setattr(robustness.lipschitz, "certified", spy)
+    patch.setattr(attacks, "ATTACKS", {"deepfool": attacks.ATTACKS["deepfool"]})
+    record = replace(SMALL, attacked=6).record()
+    patch.undo()
+    return json.loads(json.dumps(record, allow_nan=False)), seen
+
+
+def network(state):
+    net = SMALL.run.network(64)
+    net.load_state_dict(state)
+    return net
+
+
+def slopes(net, x):
+    """‖∂z_L/∂x‖₂ at each sample by autograd, float64."""
+    net = network(net.state_dict()).double()
+    J = torch.autograd.functional.jacobian(lambda x: net(x).sum(0), x.double()).transpose(0, 1)
+    return torch.linalg.matrix_norm(J, 2)
+
+
+def test_training_is_the_runs():
+    """Broken if there is a second way to train: histories of equal settings would part."""
+    found, plain = SMALL.execute(), SMALL.run.execute()
+    for name, curve in plain["history"].items():
+        assert found["history"][name] == curve
+    for name, value in plain["result"].items():
+        assert found["result"][name] == value
+    assert found["attacks"] is None
+
+
+def test_history_is_that_of_the_networks(trained):
+    """Broken if radii or bounds belong to another epoch or other images."""
+    record, weights = trained
+    digits, history = data.load("digits"), record["history"]
+    for epoch, state in enumerate(weights):
+        net = network(state)
+        assert history["test"][epoch] == accuracy(net, digits.test)
+        top = net(digits.test.x).detach().topk(2).values
+        margins = (top[:, 0] - top[:, 1]).numpy()
+        rho = history["lipschitz"][epoch]
+        middle = np.sort(margins)[(len(margins) - 1) // 2]  # torch's median
+        assert math.isclose(history["radius"][epoch], middle / (2**0.5 * rho), rel_tol=1e-5)
+        norms = [np.linalg.norm(W.detach().double().numpy(), 2) for W in net.weights]
+        assert slopes(net, digits.test.x[:50]).max() <= rho <= np.prod(norms) * (1 + 1e-9)
+
+
+def test_the_result_is_the_best_epochs(trained):
+    """Broken if the last network is described instead of the chosen one."""
+    record, weights = trained
+    result, history = record["result"], record["history"]
+    best = int(np.argmax(history["validation"]))  # the first of equals
+    assert result["best_epoch"] == best + 1 < SMALL.epochs
+    for name in ("validation", "test", "train", "lipschitz", "radius"):
+        assert result[name] == history[name][best]
+    digits, net = data.load("digits"), network(weights[best])
+    assert math.isclose(result["lower"], slopes(net, digits.validation.x[:500]).max(),
+                        rel_tol=1e-6)
+    right = net(digits.test.x).argmax(1) == digits.test.y
+    radius = robustness.radii(net, digits.test.x)
+    shares = [float((right & (radius > r)).double().mean()) for r in RADII]
+    np.testing.assert_allclose(result["certified"], shares, atol=1e-9)
+    assert result["lower"] <= result["lipschitz"] <= result["trivial"] * (1 + 1e-9)
+
+
+def test_no_attack_beats_its_certificate(trained):
+    """Broken if radii and lengths belong to different images, or either is wrong."""
+    found, result = trained[0]["attacks"], trained[0]["result"]
+    lengths = [math.inf if d is None else d for d in found["distance"]["deepfool"]]
+    assert len(lengths) == len(found["radius"]) == len(found["correct"]) == 6
+    assert result["closest"] == min(d / r for d, r in zip(lengths, found["radius"])) >= 1
+    middle = sorted(lengths)[2]  # torch's median: the lower of the two
+    assert result["attack"] == (middle if math.isfinite(middle) else None)
+
+
+def test_the_radius_of_two_outputs_in_closed_form():
+    """Broken if √2 or the constant is misplaced. One linear layer with outputs ±wᵀx: the
+    margin 2|wᵀx| and ρ = √2‖w‖ give |wᵀx|/‖w‖, the distance to the border, exactly."""
+    net = LiftedNetwork([3, 2], bias=False, dtype=torch.float64)
+    w = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    with torch.no_grad():
+        net.weights[0].copy_(torch.stack([w, -w]))
+    x = torch.randn(20, 3, dtype=torch.float64, generator=stream(0, "x"))
+    torch.testing.assert_close(robustness.radii(net, x), (x @ w).abs() / w.norm())
+
+
+def test_radii_against_brute_force(monkeypatch):
+    """Broken if a change shorter than the recorded radius turned a prediction: 20,000 random
+    directions on an image of two pixels, each just within the radius."""
+    monkeypatch.setattr(attacks, "ATTACKS", {"deepfool": attacks.ATTACKS["deepfool"]})
+    net = LiftedNetwork([2, 3, 2], generator=stream(1, "weights"))
+    x = torch.rand(4, 2, generator=stream(2, "images"))
+    found = robustness.attack(net, Split(x, net(x).argmax(1)), 4)
+    angle = torch.linspace(0, 2 * math.pi, 20_000)
+    circle, predicted = torch.stack([angle.cos(), angle.sin()], 1), net(x).argmax(1)
+    for image, radius, label in zip(x, found["radius"], predicted):
+        assert radius > 0
+        assert (net(image + 0.9999 * radius * circle).argmax(1) == label).all()
+
+
+def test_a_run_that_diverges_at_once_has_no_result(monkeypatch):
+    """Broken if a diverged run ends in an exception instead of a record."""
+    def fails(*_, **__):
+        raise experiments.InferenceDiverged("not finite")
+
+    monkeypatch.setattr(experiments, "fit", fails)
+    record = json.loads(json.dumps(SMALL.execute(), allow_nan=False))
+    assert record["result"] is None and record["diverged"] == "not finite"
+
+
+@pytest.mark.parametrize("make, complaint", [
+    (lambda: Robustness(method="sgd"), "method='sgd' must be one of"),
+    (lambda: Robustness(beta=-1.0), "beta=-1"),
+    (lambda: Robustness(init="ones"), "init"),
+    (lambda: Robustness(epochs=0), "epochs=0 must be at least 1"),
+    (lambda: Robustness(samples=0), "samples=0 must be at least 1"),
+    (lambda: Robustness(batch=0), "batch=0 must be at least 1"),
+    (lambda: Robustness(attacked=0), "attacked=0 must be at least 1"),
+    (lambda: Robustness(learning_rate=0.0), "learning_rate=0"),
+    (lambda: robustness.radii(LiftedNetwork([2, 1]), torch.zeros(1, 2)), "at least 2 outputs"),
+    (lambda: robustness.radii(LiftedNetwork([2, 2]), torch.zeros(1, 2), rho=0.0), "rho=0"),
+])
+def test_bad_settings_are_named(make, complaint):
+    """Broken if a wrong setting shows up only after training."""
+    with pytest.raises(ValueError, match=complaint):
+        make()
+
+
+def test_the_runs_compared_differ_in_nothing_but_the_network():
+    """Broken if one side gets more images or epochs, another size, or fewer attacks."""
+    runs = robustness.two_ways()
+    assert len({run.key for run in runs}) == len(runs)
+    for name in ("hidden", "epochs", "batch", "learning_rate", "attacked"):
+        assert len({getattr(run, name) for run in runs}) == 1
+    ours = [run for run in runs if isinstance(run, Robustness)]
+    theirs = [run for run in runs if isinstance(run, Classification)]
+    assert {run.samples for run in ours} == {50_000}  # MNIST without validation
+    assert {run.samples for run in theirs} == {None}  # all of them
+    assert len({run.init for run in ours}) == 1
+    assert {(run.dataset, run.seed) for run in ours} == {(run.dataset, run.seed) for run in theirs}
+    assert {run.beta for run in ours if run.method == "arovr"} == {0.25, 0.5}
