@@ -164,6 +164,16 @@ MUTANTS = [Mutant(*row) for row in [
      "test_lrrn_bounds.py::test_curvature_from_above_is_used"),
     ("margin", "lrrn/bounds.py", "((first - second) / math.sqrt(2) - error)",
      "((first - second) - error)", "test_lrrn_bounds.py::test_radius_of_a_linear_classifier"),
+    ("two outputs", "robustness.py", "(math.sqrt(2) * rho)", "rho",
+     "test_robustness.py::test_the_radius_of_two_outputs_in_closed_form"),
+    ("last network", "robustness.py", "if so_far.best_epoch == len(so_far.validation):", "if True:",
+     "test_robustness.py::test_the_result_is_the_best_epochs"),
+    ("unwatched bound", "robustness.py", "return (first - second) / (math.sqrt(2)", "return first / (math.sqrt(2)",
+     "test_robustness.py::test_the_radius_of_two_outputs_in_closed_form"),
+    ("centred", "lrrn/modes.py", "x = dataset.train.x - dataset.train.x.mean(0)", "x = dataset.train.x",
+     "test_lrrn_modes.py::test_modes_are_those_of_scikit_learn"),
+    ("biased", "lrrn/experiments.py", "bias=self.bias is not False", "bias=True",
+     "test_lrrn_experiments.py::test_without_biases"),
 ]]
 # fmt: on
 
