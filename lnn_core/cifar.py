@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import DataCorrupted, Dataset, DataUnavailable, Split, _obtain
+from .data import Dataset, DataUnavailable, Split, obtain
+from .idx import DataCorrupted
 
 _FOLDER = "cifar-10-batches-py"
 _TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -60,7 +61,7 @@ def load(*, colour: bool = True, quiet: bool | None = None) -> Dataset:
     DataCorrupted : an archive is not the official one, or not what it should hold.
     """
     try:
-        batches, origin = _obtain("cifar-10", _OFFICIAL, _MIRRORS, quiet, decode=_decode)
+        batches, origin = obtain("cifar-10", _OFFICIAL, _MIRRORS, quiet, decode=_decode)
     except DataUnavailable as error:
         raise DataUnavailable(
             f"CIFAR-10 is not available: {error}.\nWhat helps: internet access; LNN_DATA=folder "

@@ -14,14 +14,10 @@ scikit-learn's bundled digits stand in for a data set that cannot be had, and
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import io
-import math
 import os
 import tempfile
 import warnings
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -33,13 +29,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .idx import CLASSES, DataCorrupted
+from .idx import File as _File
+from .idx import decode as _decode
+
 
 class DataUnavailable(RuntimeError):
     """No source has the data set; the message says what was tried and what helps."""
-
-
-class DataCorrupted(RuntimeError):
-    """A file is not what it should be; the message names it and the first thing wrong."""
 
 
 class Split(NamedTuple):
@@ -62,7 +58,7 @@ class Dataset:
     test: Split = field(repr=False)
     source: str
     notice: str | None = None
-    classes: ClassVar[int] = 10
+    classes: ClassVar[int] = CLASSES
 
     @property
     def dim(self) -> int:
@@ -86,15 +82,6 @@ def standardised(train: Split, *others: Split) -> list[Split]:
     """The splits with mean 0 and standard deviation 1 over all values of the training samples."""
     mean, sd = train.x.mean(), train.x.std()
     return [Split((split.x - mean) / sd, split.y) for split in (train, *others)]
-
-
-class _File(NamedTuple):
-    """An IDX file of bytes; ``sha256`` is of its content, or (``hashes_gzip``) of the .gz file."""
-
-    name: str
-    shape: tuple[int, ...]
-    sha256: str
-    hashes_gzip: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,14 +194,14 @@ def one_hot(y: Tensor, classes: int = 10) -> Tensor:
 def _load_idx(name: str, source: _Source, partial: bool, quiet: bool | None) -> Dataset:
     """The published data set, whole or in part; DataUnavailable carries the bare reason."""
     notice, held_out = None, source.validation
-    test = [_obtain(name, file, source.mirrors, quiet) for file in source.test]
+    test = [obtain(name, file, source.mirrors, quiet) for file in source.test]
     try:
-        train = [_obtain(name, file, source.mirrors, quiet) for file in source.train]
+        train = [obtain(name, file, source.mirrors, quiet) for file in source.train]
     except DataUnavailable as whole:
         if not (partial and source.partial):
             raise
         try:
-            train = [_obtain(name, file, (), quiet) for file in source.partial]
+            train = [obtain(name, file, (), quiet) for file in source.partial]
         except DataUnavailable as part:
             raise DataUnavailable(f"{whole}; {part}") from None
         held_out = source.partial_validation
@@ -258,12 +245,12 @@ def _take(split: Split, index: slice | Tensor) -> Split:
     return Split(split.x[index], split.y[index])
 
 
-def _obtain(folder: str, file: _File, mirrors: tuple[str, ...], quiet: bool | None, decode=None):
+def obtain(folder: str, file: _File, mirrors: tuple[str, ...], quiet: bool | None,
+           decode=_decode):
     """The checked content of one file, and its origin; the module's docstring has the order.
 
     ``decode(payload, file)`` gives the content or raises DataCorrupted (default: IDX files).
     """
-    decode = decode or _decode
     root = os.environ.get("LNN_DATA")
     if root and (path := Path(root).expanduser() / folder / file.name).exists():
         return _read(path, file, decode), "LNN_DATA folder"
@@ -326,31 +313,3 @@ def _read(path: Path, file: _File, decode):
         return decode(path.read_bytes(), file)
     except (OSError, DataCorrupted) as error:
         raise DataCorrupted(f"{path}: {error}") from error
-
-
-def _decode(payload: bytes, file: _File) -> np.ndarray:
-    """Unpack and check a gzipped IDX file of bytes; DataCorrupted says what is wrong.
-
-    IDX: two zero bytes, 0x08 for unsigned bytes, the number of dimensions; each dimension as a
-    big-endian 32-bit integer; the values.
-    """
-    try:
-        raw = gzip.decompress(payload)
-    except (EOFError, OSError, zlib.error) as error:
-        raise DataCorrupted(f"not a complete gzip file ({error})") from error
-    magic, start = bytes((0, 0, 0x08, len(file.shape))), 4 + 4 * len(file.shape)
-    if raw[:4] != magic:
-        raise DataCorrupted(f"magic number 0x{raw[:4].hex()}, expected 0x{magic.hex()}")
-    shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, start, 4))
-    if shape != file.shape:
-        raise DataCorrupted(f"shape {shape}, expected {file.shape}")
-    if len(raw) - start != math.prod(shape):
-        raise DataCorrupted(f"{len(raw) - start} values, expected {math.prod(shape)}")
-    hashed, of = (payload, "of the .gz ") if file.hashes_gzip else (raw, "")
-    digest = hashlib.sha256(hashed).hexdigest()
-    if digest != file.sha256:
-        raise DataCorrupted(f"SHA-256 {of}{digest[:12]}…, expected {file.sha256[:12]}…")
-    array = np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
-    if array.ndim == 1 and array.max() >= Dataset.classes:
-        raise DataCorrupted(f"label {array.max()} is outside 0…{Dataset.classes - 1}")
-    return array

@@ -80,7 +80,8 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
     mean = float(share @ torch.stack(values).to(share))
     if reports[0] is None:
         return Epoch(mean, passes=0.0, gap=0.0, converged=1.0)
-    return Epoch(mean, passes=float(share @ torch.tensor([r.passes for r in reports], dtype=share.dtype)),
+    passes = torch.tensor([r.passes for r in reports], dtype=share.dtype)
+    return Epoch(mean, passes=float(share @ passes),
                  gap=float(torch.cat([r.gap for r in reports]).clamp(max=1.0).mean()),
                  converged=float(torch.cat([r.converged for r in reports]).float().mean()))
 

@@ -1,0 +1,55 @@
+"""Gzipped IDX files, the format of MNIST and its relatives: unpacked, and checked."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+#: How many labels there are in every data set of the book.
+CLASSES = 10
+
+
+class DataCorrupted(RuntimeError):
+    """A file is not what it should be; the message names it and the first thing wrong."""
+
+
+class File(NamedTuple):
+    """An IDX file of bytes; ``sha256`` is of its content, or (``hashes_gzip``) of the .gz file."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+    hashes_gzip: bool = False
+
+
+def decode(payload: bytes, file: File) -> np.ndarray:
+    """Unpack and check a gzipped IDX file of bytes; DataCorrupted says what is wrong.
+
+    IDX: two zero bytes, 0x08 for unsigned bytes, the number of dimensions; each dimension as a
+    big-endian 32-bit integer; the values.
+    """
+    try:
+        raw = gzip.decompress(payload)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataCorrupted(f"not a complete gzip file ({error})") from error
+    magic, start = bytes((0, 0, 0x08, len(file.shape))), 4 + 4 * len(file.shape)
+    if raw[:4] != magic:
+        raise DataCorrupted(f"magic number 0x{raw[:4].hex()}, expected 0x{magic.hex()}")
+    shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, start, 4))
+    if shape != file.shape:
+        raise DataCorrupted(f"shape {shape}, expected {file.shape}")
+    if len(raw) - start != math.prod(shape):
+        raise DataCorrupted(f"{len(raw) - start} values, expected {math.prod(shape)}")
+    hashed, of = (payload, "of the .gz ") if file.hashes_gzip else (raw, "")
+    digest = hashlib.sha256(hashed).hexdigest()
+    if digest != file.sha256:
+        raise DataCorrupted(f"SHA-256 {of}{digest[:12]}…, expected {file.sha256[:12]}…")
+    array = np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    if array.ndim == 1 and array.max() >= CLASSES:
+        raise DataCorrupted(f"label {array.max()} is outside 0…{CLASSES - 1}")
+    return array
