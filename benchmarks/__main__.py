@@ -20,7 +20,7 @@ from pathlib import Path
 from lnn_core.records import save
 from lnn_core.tables import markdown
 
-from . import anatomy, epochs, gaps
+from . import anatomy, epochs, gaps, lrrn
 from .subjects import FULL, QUICK, Settings
 from .timing import provenance
 
@@ -38,6 +38,8 @@ SECTIONS: dict[str, Callable[[Settings], list[dict]]] = {
     "training": epochs.along_training,
     "size": epochs.by_size,
     "breakdown": anatomy.breakdown,
+    "lrrn_inference": lrrn.inference,
+    "lrrn_epochs": lrrn.epochs,
 }
 
 

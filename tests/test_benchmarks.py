@@ -222,6 +222,29 @@ def test_parts_of_a_step_add_up(records):
         assert 0 < row["µs products"]["median"] < row["µs step"]["high"]
 
 
+def test_lrrn_inference_is_compared_with_a_forward_pass(records):
+    """The chapter's price of inference would be relative to something else, or of one solver."""
+    rows = records["lrrn_inference"]["rows"]
+    assert [row["method"] for row in rows] == ["forward pass", "SpectralDescent(0.001)",
+                                               "SpectralDescent(0.0001)", "CoordinateDescent(0.001)"]
+    forward = 64 * 64 + 64 * 64 + 64 * 10
+    for row, units in zip(rows, (0, 128, 128, 138)):  # the output, free, is eliminated
+        assert row["multiply-adds"] == pytest.approx(row["passes"] * units**2 / forward)
+        assert row["ratio to forward"]["low"] <= row["ratio to forward"]["median"]
+    assert rows[0]["ratio to forward"] == {"median": 1, "low": 1, "high": 1}
+
+
+def test_lrrn_epochs_see_all_images_that_are_not_for_testing(records):
+    """A part of an epoch would be printed as an epoch."""
+    digits = lnn.data.load("digits")
+    images = len(digits.train.y) + len(digits.validation.y)
+    rows = records["lrrn_epochs"]["rows"]
+    assert [row["method"] for row in rows] == ["LRRN", "back-propagation"]
+    assert all(row["images"] == images and row["seconds"] > 0 for row in rows)
+    published = json.loads((PUBLISHED / "lrrn_epochs.json").read_text())
+    assert all(row["images"] == 60_000 for row in published["rows"])
+
+
 # The command
 
 

@@ -1,0 +1,112 @@
+"""What an LRRN costs: inference ÷ a forward pass, and an epoch of all training images.
+
+Sizes are those of the second paper's classifiers, 784-64-64-10 on MNIST, next to a lifted
+network of these sizes. The first product is the same for both; above it, a forward pass goes
+through each layer once, and inference solves one program in all layers' activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lnn_core.data import Dataset, Split
+from lnn_core.lrrn.boxqp import CoordinateDescent, SpectralDescent
+from lnn_core.lrrn.experiments import Classification
+from lnn_core.lrrn.model import LRRN
+from lnn_core.lrrn.objectives import Contrastive, EnergyLoss, parameter_groups
+from lnn_core.network import LiftedNetwork
+from lnn_core.objectives import BackPropagation, Objective
+from lnn_core.training import stream, train_epoch
+
+from .subjects import Settings, dataset, part, training_samples
+from .timing import milliseconds, race, ratio, threads
+
+PAPER = Classification()  # its sizes, batch, learning rate and weight decay
+SOLVERS = {f"{type(solver).__name__}({solver.tolerance:g})": solver for solver in (
+    SpectralDescent(1e-3), LRRN.solver, CoordinateDescent(1e-3))}
+Student = Callable[[Split, torch.Generator], object]  # trains for an epoch
+
+
+def student(net: LRRN | LiftedNetwork, loss: EnergyLoss | Objective) -> Student:
+    """Trains this network by this loss; an LRRN's last matrix decays."""
+    groups = (parameter_groups(net, PAPER.decay) if isinstance(net, LRRN)
+              else [{"params": net.parameters()}])
+    optimizer = torch.optim.Adam(groups, lr=PAPER.learning_rate, fused=True)
+    return lambda samples, generator: train_epoch(net, loss, samples, optimizer, PAPER.batch,
+                                                  generator)
+
+
+def beginners(settings: Settings) -> tuple[LRRN, LiftedNetwork]:
+    """An LRRN and a lifted network of equal sizes, with random weights."""
+    inputs = dataset(settings.dataset).dim
+    return PAPER.network(inputs), LiftedNetwork([inputs, *PAPER.hidden, Dataset.classes],
+                                                generator=stream(0, "weights"))
+
+
+def inference(settings: Settings) -> list[dict]:
+    """Prediction by an LRRN ÷ a forward pass, by solver and batch; one thread, trained weights.
+
+    multiply-adds : of the passes alone, a sample, ÷ those of a forward pass.
+    """
+    net, plain = beginners(settings)
+    train, rows = training_samples(settings), []
+    learn = student(net, Contrastive())
+    for epoch in range(settings.epochs):
+        learn(train, stream(epoch, "batches"))
+    forward = sum(weight.numel() for weight in plain.weights)
+    kept = int((net.lower > -torch.inf).sum())  # SpectralDescent eliminates the others
+    for batch in settings.batches:
+        parts = [part(train, min(batch, len(train.y)), i).x for i in range(settings.rounds)]
+        reports = {name: [solver(net.quadratic(x))[1] for x in parts]
+                   for name, solver in SOLVERS.items()}
+        with threads(1), torch.inference_mode():
+            times = race({"forward pass": repeated(plain, parts, settings.repeat),
+                          **{name: repeated(predictor(net, solver), parts, settings.repeat)
+                             for name, solver in SOLVERS.items()}}, settings.rounds)
+        for name, taken in times.items():
+            found = reports.get(name, [])
+            passes = sum(report.passes for report in found) / len(parts)
+            size = len(net.lower) if name.startswith("Coordinate") else kept
+            rows.append({"batch": batch, "method": name, "passes": passes,
+                         "multiply-adds": passes * size**2 / forward,
+                         "milliseconds": milliseconds(taken) / settings.repeat,
+                         "ratio to forward": ratio(taken, times["forward pass"])})
+    return rows
+
+
+def predictor(net: LRRN, solver: SpectralDescent | CoordinateDescent) -> Callable[[Tensor], Tensor]:
+    """All activations of a batch."""
+    return lambda x: solver(net.quadratic(x))[0]
+
+
+def repeated(function: Callable[[Tensor], Tensor], parts: list[Tensor],
+             times: int) -> Callable[[int], None]:
+    """A turn: the function of a part, several times, as one takes too short to be timed."""
+    def turn(i: int) -> None:
+        for _ in range(times):
+            function(parts[i])
+
+    return turn
+
+
+def epochs(settings: Settings) -> list[dict]:
+    """An epoch of contrastive training and of back-propagation, equal sizes and batches of 100.
+
+    images : all that are not for testing, in one epoch; seconds : it takes, the second of two.
+    """
+    everything = [torch.cat(pair) for pair in zip(dataset(settings.dataset).train,
+                                                  dataset(settings.dataset).validation)]
+    samples, rows = Split(*everything), []
+    for count in settings.threads:
+        net, plain = beginners(settings)
+        students = {"LRRN": student(net, Contrastive()),
+                    "back-propagation": student(plain, BackPropagation())}
+        with threads(count):
+            times = race({name: lambda i, learn=learn: learn(samples, stream(i, "batches"))
+                          for name, learn in students.items()}, 1)
+        rows += [{"threads": count, "method": name, "images": len(samples.y),
+                  "seconds": milliseconds(taken) / 1000} for name, taken in times.items()]
+    return rows
