@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 # Pages that are functions of run records: computed where they are missing, and once more at a quick size.
-STUDIES := table1 figure1 sensitivity
+STUDIES := reproduction/table1 reproduction/figure1 reproduction/sensitivity lrrn/reconstruction lrrn/classification lrrn/two_ways
 AFRESH  := _build/reproduce
 RUN     := $(BIN)/papermill --log-output --log-level WARNING
 
@@ -37,7 +37,7 @@ book: $(READY)
 	@mkdir -p book/quick
 	@for study in $(STUDIES); do \
 		echo "==> Running $$study on this machine, quick profile"; \
-		$(RUN) --cwd book/quick -p profile quick -p records records book/reproduction/$$study.ipynb book/quick/$$study.ipynb; \
+		$(RUN) --cwd book/quick -p profile quick -p records records book/$$study.ipynb book/quick/$${study#*/}.ipynb; \
 	done
 	@echo "==> Building the pages"
 	@$(BIN)/jupyter-book build --quiet --all -W -n --keep-going .
@@ -50,9 +50,9 @@ test: $(READY)
 # Into a folder of its own: what is there is not run again, so that it can be stopped, and the published records stay.
 reproduce: $(READY)
 	@mkdir -p $(AFRESH)/records
-	@for study in $(STUDIES) provenance; do \
+	@for study in $(STUDIES) reproduction/provenance; do \
 		echo "==> Running $$study, profile of the paper"; \
-		$(RUN) --cwd book/reproduction -p records "$(CURDIR)/$(AFRESH)/records" book/reproduction/$$study.ipynb $(AFRESH)/$$study.ipynb; \
+		$(RUN) --cwd book/reproduction -p records "$(CURDIR)/$(AFRESH)/records" book/$$study.ipynb $(AFRESH)/$${study#*/}.ipynb; \
 	done
 	@echo "==> The records are in $(AFRESH)/records, the notebooks with their outputs beside them"
 

@@ -13,7 +13,10 @@ from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 NOTEBOOKS = committed_notebooks()
-REPRODUCTIONS = [path for path in NOTEBOOKS if path.parent.name == "reproduction"]
+MAKEFILE = (BOOK.parent / "Makefile").read_text(encoding="utf-8")
+STUDIES = [BOOK / f"{study}.ipynb"
+           for study in re.search(r"^STUDIES := (.*)$", MAKEFILE, re.MULTILINE)[1].split()]
+REPRODUCTIONS = {*STUDIES, *(path for path in NOTEBOOKS if path.parent.name == "reproduction")}
 
 
 def name_of(path) -> str:
@@ -37,10 +40,8 @@ def text_of(output) -> str:
 def test_every_page_is_in_the_table_of_contents():
     """A chapter outside _toc.yml is never built, and no reader ever sees it."""
     toc = (BOOK.parent / "_toc.yml").read_text(encoding="utf-8")
-    makefile = (BOOK.parent / "Makefile").read_text(encoding="utf-8")
-    studies = re.search(r"^STUDIES := (.*)$", makefile, re.MULTILINE)[1].split()
     pages = {name_of(path) for path in [*NOTEBOOKS, *BOOK.rglob("*.md")] if QUICK not in path.parents}
-    quick = {name_of(QUICK / study) for study in studies}
+    quick = {name_of(QUICK / study.name) for study in STUDIES}
     assert set(re.findall(r"(?:file|root): (\S+)", toc)) == pages | quick
 
 
@@ -87,7 +88,7 @@ def test_every_figure_has_an_alternative_text(path):
             assert text.strip(), cell.source
 
 
-@pytest.mark.parametrize("path", REPRODUCTIONS, ids=name_of)
+@pytest.mark.parametrize("path", sorted(REPRODUCTIONS), ids=name_of)
 def test_reproduction_notebooks_have_one_parameters_cell(path):
     """papermill chooses the profile by the cell tagged `parameters`: with none it cannot."""
     tags = [tag for cell in code_cells(path) for tag in cell.metadata.get("tags", [])]

@@ -64,7 +64,8 @@ def build(tmp_path_factory) -> tuple[subprocess.CompletedProcess, Path]:
         shutil.copy2(ROOT / name, source)
     (source / "book" / "quick").mkdir()
     for study in re.findall(r"book/quick/(\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8")):
-        shutil.copy2(source / "book" / "reproduction" / f"{study}.ipynb", source / "book" / "quick")
+        original, = (source / "book").glob(f"*/{study}.ipynb")
+        shutil.copy2(original, source / "book" / "quick")
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", "--all", "-W", "-n", "--keep-going", source]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300)

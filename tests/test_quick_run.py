@@ -6,11 +6,13 @@ import nbformat
 import papermill
 import pytest
 
-REPRODUCTION = Path(__file__).parents[1] / "book" / "reproduction"
+BOOK = Path(__file__).parents[1] / "book"
 
 
 @pytest.mark.parametrize(("study", "missing"), [
-    ("table1", "mnist"), ("figure1", "fashion-mnist"), ("sensitivity", "mnist")])
+    ("reproduction/table1", "mnist"), ("reproduction/figure1", "fashion-mnist"),
+    ("reproduction/sensitivity", "mnist"), ("lrrn/reconstruction", "mnist"),
+    ("lrrn/classification", "mnist"), ("lrrn/two_ways", "mnist")])
 def test_page_without_data_carries_a_notice(tmp_path, monkeypatch, study, missing):
     """If it fails, results on scikit-learn's digits pass for results on real images."""
     monkeypatch.delenv("LNN_DATA", raising=False)
@@ -18,7 +20,7 @@ def test_page_without_data_carries_a_notice(tmp_path, monkeypatch, study, missin
     for scheme in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(scheme, "http://127.0.0.1:9")  # nobody listens: no download succeeds
     page = tmp_path / "quick.ipynb"
-    papermill.execute_notebook(REPRODUCTION / f"{study}.ipynb", page, cwd=tmp_path,
+    papermill.execute_notebook(BOOK / f"{study}.ipynb", page, cwd=tmp_path,
                                parameters={"profile": "quick", "records": "records"},
                                progress_bar=False)
     outputs = [output for cell in nbformat.read(page, as_version=4).cells

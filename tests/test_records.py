@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import runpy
 import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import nbformat
 import pytest
 
-from lnn_core import studies
+from lnn_core import robustness, studies
 from lnn_core.experiments import Run
+from lnn_core.lrrn import experiments as lrrn_experiments
 from lnn_core.records import Recorded, load, save, sweep
 from lnn_core.records.recorded import rebuild
 
@@ -41,12 +44,38 @@ def test_records_have_not_drifted(run):
         assert values == pytest.approx(published["lipschitz"][name][:epochs], rel=1e-2)
 
 
+@pytest.mark.skipif("LNN_DATA" not in os.environ, reason="needs the images: set LNN_DATA")
+@pytest.mark.parametrize("run", [lrrn_experiments.table1([0])[1], lrrn_experiments.figure2([0])[1],
+                                 robustness.two_ways([0])[3]], ids=lambda run: type(run).__name__)
+def test_the_second_papers_records_have_not_drifted(run):
+    """The same for pages on LRRNs and beside them: all that is measured after an epoch."""
+    assert run.dataset == ("mnist" if isinstance(run, robustness.Robustness) else "kmnist")
+    epochs = 1
+    old = load(run, RECORDS / "runs")["history"]
+    short = {"attacked": None} if hasattr(run, "attacked") else {}
+    new = replace(run, epochs=epochs, **short).execute()["history"]
+    assert new.keys() == old.keys()
+    for name, values in new.items():
+        tolerance = {"abs": 5e-3} if name in ("train", "validation", "test") else {"rel": 1e-2}
+        if name not in ("gap", "passes"):
+            assert values == pytest.approx(old[name][:epochs], **tolerance), name
+
+
 def test_published_records_can_be_repeated():
     """If it fails, the command that a page prints beside a record has nothing to run."""
-    named_by_hash = [path for path in RECORDS.glob("*/*.json") if len(path.stem) == 16]
-    assert named_by_hash
-    for path in named_by_hash:
+    records = list((RECORDS / "runs").iterdir())
+    assert records
+    for path in records:
         assert rebuild(json.loads(path.read_text())).key == path.stem, path
+
+
+def test_provenance_lists_every_record_and_no_other():
+    """If it fails, a number has no origin on the page that promises one, or a record no use."""
+    page = nbformat.read(RECORDS.parent / "reproduction" / "provenance.ipynb", as_version=4)
+    listed = "".join(output.get("data", {}).get("text/markdown", "")
+                     for cell in page.cells for output in cell.get("outputs", []))
+    assert set(re.findall(r"`([0-9a-f]{16})`", listed)) == {
+        path.stem for path in (RECORDS / "runs").iterdir()}
 
 
 @dataclass(frozen=True)
