@@ -15,13 +15,13 @@ STOPPING = {"epochs": 300, "patience": 30}
 #: Epochs of back-propagation before a method takes over.
 PRETRAINING = 60
 #: The seeds of Table 1, and of pages that vary one thing at a time.
-SEEDS, FEWER = range(5), range(2)
+SEEDS, FEWER = range(10), range(3)
 #: Where Figure 1 samples β, those of them that 20 sweeps run too, and two near the limit γ_L = 1.
 BETAS = (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2)
 PAIRED = (1 / 16, 1 / 4, 1 / 2)
 NEAR = (3 / 4, 0.9)
 #: Figure 1's rows: epochs and seeds, by the number of training samples.
-ROWS = {5000: (60, range(2)), 50_000: (20, range(1))}
+ROWS = {5000: (60, range(3)), 50_000: (20, range(2))}
 #: Validation images on which Figure 1 looks for large Jacobians.
 LOOKED_AT = 500
 #: γ along depth with the same γ_L, hence the same bound on β.
