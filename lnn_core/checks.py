@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -52,6 +53,18 @@ def positive(name: str, value: float) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"{name}={value} must be positive and finite")
     return float(value)
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """ValueError unless the value is an integer of at least ``least``."""
+    if not (isinstance(value, int) and value >= least):
+        raise ValueError(f"{name}={value!r} must be an integer of at least {least}")
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    """ValueError unless the value is among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}")
 
 
 def _check_tensor(name: str, value: Tensor) -> None:

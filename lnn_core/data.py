@@ -141,6 +141,8 @@ _SOURCES = {
 }
 # fmt: on
 
+#: What ``load`` knows.
+NAMES = (*_SOURCES, "digits")
 _TIMEOUT = (4.0, 15.0)  # seconds: to connect; without a byte
 
 
@@ -164,8 +166,8 @@ def load(
     """
     if name == "digits":
         return _digits()
-    if name not in _SOURCES:
-        raise ValueError(f"unknown data set {name!r}: choose from {[*_SOURCES, 'digits']}")
+    if name not in NAMES:
+        raise ValueError(f"unknown data set {name!r}: choose from {[*NAMES]}")
     source = _SOURCES[name]
     try:
         return _load_idx(name, source, partial, quiet)

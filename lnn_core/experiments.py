@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, fields
+from functools import lru_cache, partial
 
 from . import data
+from .checks import at_least, one_of, positive
 from .inference import InferenceDiverged, Shooting, paper_sweeps
 from .lipschitz import Bracket, bracket
 from .losses import Targeted
@@ -25,15 +26,16 @@ METHODS: dict[str, tuple[str, ...]] = {
     "arovr_ab": ("beta", "gamma", "solver", "alpha"),
     "arovr_abg": ("beta", "gamma", "solver", "alpha", "tilt_sd", "tilt_output"),
 }
-#: Settings that may be left open.
-OPTIONAL = {"gamma", "tilt_output"}
-SOLVERS = {"shooting": Shooting, "paper": paper_sweeps}
+#: Settings that count something, and the least they may be.
+COUNTS = {"samples": 1, "batch": 1, "epochs": 1, "pretraining": 0, "patience": 1, "lipschitz": 1}
+SOLVERS = {"shooting": Shooting, "tight": partial(Shooting, 1e-6), "paper": paper_sweeps}
 
 
 @dataclass(frozen=True)
 class Run(Recorded):
     """The configuration of one run. Settings that its method does not use become None,
-    so that runs which cannot differ have the same record.
+    so that runs which cannot differ have the same record. Others may be None where that is
+    their default; ValueError for those, and for settings out of bounds.
 
     patience : see ``training.fit``; None trains for all ``epochs``.
     tilt_output : False tilts hidden layers only; None tilts all.
@@ -64,18 +66,24 @@ class Run(Recorded):
     lipschitz: int | None = None
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method={self.method!r} must be one of {', '.join(METHODS)}")
-        used = METHODS[self.method]
-        for name in METHODS["arovr_abg"]:  # it uses them all
-            if name not in used:
-                object.__setattr__(self, name, None)
-        if self.solver is not None and self.solver not in SOLVERS:
-            raise ValueError(f"solver={self.solver!r} must be one of {', '.join(SOLVERS)}")
-        missing = [name for name in used if name not in OPTIONAL and getattr(self, name) is None]
+        one_of("method", self.method, METHODS)
+        unused = set(METHODS["arovr_abg"]) - set(METHODS[self.method])  # it uses them all
+        for name in unused:
+            object.__setattr__(self, name, None)
+        missing = [field.name for field in fields(self) if field.name not in unused
+                   and field.default is not None and getattr(self, field.name) is None]
         if missing:
             raise ValueError(f"method={self.method!r} needs a value for {', '.join(missing)}")
-        self.objective()  # ValueError for settings out of bounds: now, not after pretraining
+        one_of("dataset", self.dataset, data.NAMES)
+        if self.solver is not None:
+            one_of("solver", self.solver, SOLVERS)
+        for name, least in COUNTS.items():
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), least)
+        positive("learning_rate", self.learning_rate)
+        net, objective = self.network(1), self.objective()  # ValueErrors of theirs: now
+        if self.gamma is not None:
+            objective.potential.check(net)
 
     @property
     def cost(self) -> float:

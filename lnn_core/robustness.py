@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import lipschitz
-from .checks import positive
+from .checks import at_least, positive
 from .data import Split
 from .experiments import Run, dataset_of
 from .lrrn.experiments import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
@@ -33,7 +33,8 @@ class Robustness(Recorded):
 
     To the record of its :class:`~lnn_core.experiments.Run`, the ``history`` adds, epoch by
     epoch, ``lipschitz``, the certified upper bound of :mod:`lnn_core.lipschitz`, and
-    ``radius``, the median over test images of the radius it certifies. ``result`` describes
+    ``radius``, the median over test images of the radius it certifies (all radii are recorded
+    as 0 where a network has collapsed, so that its bound is 0). ``result`` describes
     the best validated epoch: also ``lower``, the largest ‖∂z_L/∂x‖₂ at validation images,
     ``trivial``, the product of the layers' norms, ``certified``, the share of test images read
     rightly and with a radius above each of ``lrrn.experiments.RADII``, and ``attack`` and
@@ -58,13 +59,9 @@ class Robustness(Recorded):
     attacked: int | None = Classification.attacked
 
     def __post_init__(self) -> None:
-        for name in ("samples", "epochs", "batch", "attacked"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        positive("learning_rate", self.learning_rate)
-        run = self.run
-        run.network(1)  # ValueErrors of settings: now
+        if self.attacked is not None:
+            at_least("attacked", self.attacked, 1)
+        run = self.run  # ValueErrors of all other settings
         for name in ("beta", "alpha"):  # None where the method has none
             object.__setattr__(self, name, getattr(run, name))
 
@@ -92,7 +89,7 @@ class Robustness(Recorded):
         def watch(net: LiftedNetwork, so_far: History) -> None:
             rho = lipschitz.certified(net)
             curves["lipschitz"].append(rho)
-            curves["radius"].append(float(radii(net, dataset.test.x, rho).median()))
+            curves["radius"].append(float(_recorded_radii(net, dataset.test.x, rho).median()))
             if so_far.best_epoch == len(so_far.validation):
                 kept.update(copy.deepcopy(net.state_dict()))
 
@@ -117,7 +114,8 @@ def radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
 
     m_x is the margin between the two largest outputs of the forward pass, ρ an upper bound of
     the Lipschitz constant; default :func:`lnn_core.lipschitz.certified`. Høier and Zach
-    (2020), section 4.2. ValueError for a ρ that is not positive, or a single output.
+    (2020), section 4.2. ValueError for a ρ that is not positive, such as that of a constant
+    network, whose radii are infinite, or a single output.
     """
     if net.sizes[-1] < 2:
         raise ValueError("a margin needs at least 2 outputs; the network has 1")
@@ -126,12 +124,21 @@ def radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
     return (first - second) / (math.sqrt(2) * rho)
 
 
+def _recorded_radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
+    """:func:`radii`, or 0, which claims nothing, where ρ = 0: JSON has no infinity.
+
+    Training can collapse a layer: the output is then constant, and all changes are certified.
+    """
+    rho = lipschitz.certified(net) if rho is None else rho
+    return x.new_zeros(len(x)) if rho == 0 else radii(net, x, rho)
+
+
 def attack(net: LiftedNetwork, split: Split, images: int) -> dict:
     """The first images' radii and attacks, judged in float64: see ``attacks.against``."""
     from . import attacks  # foolbox takes a second to import; most of a book needs none
 
     judge, first = copy.deepcopy(net).double(), Split(split.x[:images], split.y[:images])
-    return attacks.against(net, judge, first, radii(judge, first.x.double()))
+    return attacks.against(net, judge, first, _recorded_radii(judge, first.x.double()))
 
 
 @torch.no_grad()
@@ -139,7 +146,8 @@ def _closely(net: LiftedNetwork, validation: Split, test: Split) -> dict:
     """``lower``, ``trivial`` and ``certified`` of a record."""
     return {"lower": lipschitz.lower(net, validation.x[:LOOKED_AT], steps=0),
             "trivial": lipschitz.trivial(net),
-            "certified": certified_accuracy(net(test.x).argmax(1) == test.y, radii(net, test.x))}
+            "certified": certified_accuracy(net(test.x).argmax(1) == test.y,
+                                            _recorded_radii(net, test.x))}
 
 
 #: The networks that training makes robust, or not: (method, β).

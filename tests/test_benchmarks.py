@@ -223,13 +223,30 @@ def test_parts_of_a_step_add_up(records):
 
 
 def test_lrrn_inference_is_compared_with_a_forward_pass(records):
-    """The chapter's price of inference would be relative to something else, or of one solver."""
+    """The chapter's price of inference would be relative to something else, or of one solver;
+    or its arithmetic would leave out what is not a pass. By hand, n bounded units of N:"""
     rows = records["lrrn_inference"]["rows"]
     assert [row["method"] for row in rows] == ["forward pass", "SpectralDescent(0.001)",
                                                "SpectralDescent(0.0001)", "CoordinateDescent(0.001)"]
-    forward = 64 * 64 + 64 * 64 + 64 * 10
-    for row, units in zip(rows, (0, 128, 128, 138)):  # the output, free, is eliminated
-        assert row["multiply-adds"] == pytest.approx(row["passes"] * units**2 / forward)
+    shapes, batch, n, N = [(64, 64), (64, 64), (10, 64)], 50, 128, 138
+    forward = sum(a * b for a, b in shapes)
+    # H and g for a batch: WWᵀ, WᵀW but of the first layer, Wc, bᵀW but of the first; W_0 x.
+    program = sum(a * a * b + a * b for a, b in shapes) + sum(a * b * b + a * b
+                                                              for a, b in shapes[1:])
+    program = program / batch + 64 * 64
+    # The output, free, is eliminated: H_uu⁻¹ for n columns and each sample, H_ku twice, back.
+    eliminate = (10**3 / 6 + 10 * 10 * n + n * 10 * n) / batch + 10 * 10 + 2 * 10 * n
+
+    def spectral(passes):  # H⁻¹, the start, passes; slope and certificate before every fourth
+        return eliminate + n**3 / 2 / batch + n**2 * (1 + passes + 2 * (passes / 4 + 1))
+
+    def coordinate(passes):  # H⁻¹; sweeps; slope and certificate before and after each
+        return N**3 / 2 / batch + N**2 * (passes + 2 * (passes + 1))
+
+    assert rows[0]["multiply-adds"] == 1
+    for row, solver in zip(rows[1:], (spectral, spectral, coordinate)):
+        expected = (program + solver(row["passes"])) / forward
+        assert row["multiply-adds"] == pytest.approx(expected, rel=1e-9)
         assert row["ratio to forward"]["low"] <= row["ratio to forward"]["median"]
     assert rows[0]["ratio to forward"] == {"median": 1, "low": 1, "high": 1}
 

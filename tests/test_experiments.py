@@ -110,7 +110,8 @@ def test_objectives_are_the_configured_ones():
     assert isinstance(Run().objective().solver, lnn.Shooting)
 
 
-@pytest.mark.parametrize("settings", [{"method": "sgd"}, {"solver": "newton"}], ids=str)
+@pytest.mark.parametrize("settings", [{"method": "sgd"}, {"solver": "newton"},
+                                      {"dataset": "mnits"}, {"dataset": "cifar-10-grey"}], ids=str)
 def test_unknown_names_are_refused(settings):
     """If it fails, a typo is found out after hours, or never."""
     name, = settings
@@ -124,11 +125,34 @@ def test_unknown_names_are_refused(settings):
     ({"beta": -1.0}, "beta=-1.0 must be positive"), ({"gamma": (1.0, 0.0, 1.0)}, "gamma_2=0.0"),
     ({"method": "arovr_abg", "alpha": 1.5}, "alpha=1.5"),
     ({"method": "arovr_abg", "tilt_sd": 0.0}, "sd=0.0"),
+    *(({name: 0}, f"{name}=0 must be an integer of at least 1")
+      for name in ("samples", "batch", "epochs", "patience", "lipschitz")),
+    ({"epochs": 1.5}, "epochs=1.5 must be an integer of at least 1"),
+    ({"pretraining": -1}, "pretraining=-1 must be an integer of at least 0"),
+    ({"samples": None}, "needs a value for samples"),
+    ({"method": "backprop", "learning_rate": None, "epochs": None},
+     "needs a value for epochs, learning_rate"),
+    ({"learning_rate": 0.0}, "learning_rate=0.0 must be positive"),
+    ({"learning_rate": float("nan")}, "learning_rate=nan must be positive"),
+    ({"hidden": (8, 0)}, r"sizes=\[1, 8, 0, 10\] must hold .* positive integers"),
+    ({"init": "ones"}, "init='ones' must be"),
+    ({"gamma": (1.0, 1.0)}, "gamma has 2 entries for 3 layers"),
+    ({"gamma": (1.0, 1.0, 1.0), "hidden": (8,)}, "gamma has 3 entries for 2 layers"),
 ], ids=str)
 def test_settings_out_of_bounds_are_refused(settings, message):
     """If it fails, a bad setting is found out after the pretraining."""
     with pytest.raises(ValueError, match=message):
         Run(**settings)
+
+
+@pytest.mark.parametrize("settings", [
+    {name: 1 for name in ("samples", "batch", "epochs", "patience", "lipschitz")},
+    {"pretraining": 0}, {"patience": None, "lipschitz": None}, {"hidden": ()}, {"hidden": (1,)},
+    {"gamma": (2.0, 1.0), "hidden": (8,)}, *({"dataset": name} for name in data.NAMES)], ids=str)
+def test_settings_at_their_bounds_are_accepted(settings):
+    """If it fails, a run that makes sense cannot be asked for."""
+    run = Run(**settings)
+    assert {name: getattr(run, name) for name in settings} == settings
 
 
 # --- what a run does -----------------------------------------------------------------------------
@@ -319,6 +343,15 @@ def test_record_of_another_configuration_is_named(tmp_path, counted):
     path = tmp_path / f"{TINY.key}.json"
     save({"config": Run().config}, path)
     with pytest.raises(ValueError, match="another configuration") as error:
+        sweep([TINY], tmp_path)
+    assert str(path) in str(error.value) and not counted
+
+
+def test_record_of_another_kind_is_named(tmp_path, counted):
+    """Equal settings of another class: if it fails, a page shows what another computation found."""
+    path = tmp_path / f"{TINY.key}.json"
+    save({"kind": "lnn_core.robustness:Robustness", "config": TINY.config}, path)
+    with pytest.raises(ValueError, match="another kind: lnn_core.robustness:Robustness") as error:
         sweep([TINY], tmp_path)
     assert str(path) in str(error.value) and not counted
 

@@ -1,6 +1,7 @@
 """The published records come from this code; what repeats one, and what a sweep shows meanwhile."""
 
 import json
+import math
 import os
 import re
 import runpy
@@ -96,7 +97,7 @@ class Toy(Recorded):
 
 
 @pytest.mark.parametrize("run", [
-    Toy(), Toy(curve=(1.0,), later="yes"), Run(method="backprop"), Run(gamma=(1.0, 2.0)),
+    Toy(), Toy(curve=(1.0,), later="yes"), Run(method="backprop"), Run(gamma=(1.0, 2.0), hidden=(8,)),
     Run(method="arovr_abg", tilt_output=False, hidden=(8,))], ids=lambda run: run.kind + run.key)
 def test_rebuilt_run_is_the_same(run):
     """If it fails, a record is repeated with other settings."""
@@ -223,6 +224,40 @@ def test_remaining_time_is_by_cost(monkeypatch, tmp_path, capsys):
 def test_cost_of_training_runs_is_what_they_look_at():
     """If it fails, the remaining time of sweeps is far off."""
     assert Run(samples=500, epochs=3, pretraining=1).cost == 2000 and Toy().cost == 1
+
+
+class Unsendable(Exception):
+    """What the process that receives it cannot build again."""
+
+    def __init__(self, what, number):
+        super().__init__(f"{what} {number}")
+
+
+@dataclass(frozen=True)
+class Picky(Recorded):
+    """A run that raises, one whose findings JSON cannot hold, and others."""
+
+    number: int
+
+    def execute(self):
+        if self.number == 1:
+            raise Unsendable("never liked", self.number)
+        return {"result": math.nan if self.number == 2 else self.number}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_stops_no_other(tmp_path, jobs):
+    """If it fails, one bad run ends a sweep of hours, at every new start again."""
+    runs = [Picky(number) for number in range(5)]
+    with pytest.raises(RuntimeError, match="2 of 5 runs failed") as error:
+        sweep(runs, tmp_path, jobs=jobs)
+    assert {path.stem for path in tmp_path.iterdir()} == {runs[i].key for i in (0, 3, 4)}
+    for run, reason in ((runs[1], "Unsendable: never liked 1"), (runs[2], "ValueError: ")):
+        assert re.search(re.escape(f"{run}: ") + f".*{reason}", str(error.value))
+    assert not any(str(runs[i]) in str(error.value) for i in (0, 3, 4))
+    with pytest.raises(RuntimeError, match="2 of 2 runs failed"):
+        sweep(runs, tmp_path, jobs=1)
+    assert [record["result"] for record in sweep(runs[3:], tmp_path)] == [3, 4]
 
 
 def test_only_abandoned_files_are_removed(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lnn_core import LiftedNetwork, attacks, data, experiments, robustness
+from lnn_core import LiftedNetwork, attacks, data, experiments, robustness, training
 from lnn_core.data import Split
 from lnn_core.lrrn.experiments import RADII, Classification
 from lnn_core.robustness import Robustness
@@ -140,14 +140,38 @@ def test_a_run_that_diverges_at_once_has_no_result(monkeypatch):
     assert record["result"] is None and record["diverged"] == "not finite"
 
 
+def test_a_network_that_collapses_is_recorded(monkeypatch):
+    """Broken if a constant network ends its run. No change alters its prediction, so that attacks
+    find none; a radius of 0 is a lower bound of ∞, and as much as JSON can hold."""
+    train = training.train_epoch
+
+    def collapses(net, *others):
+        done = train(net, *others)
+        with torch.no_grad():
+            net.weights[0].zero_()
+        return done
+
+    monkeypatch.setattr(training, "train_epoch", collapses)
+    monkeypatch.setattr(attacks, "ATTACKS", {"deepfool": attacks.ATTACKS["deepfool"]})
+    record = json.loads(json.dumps(replace(SMALL, epochs=2, attacked=3).record(), allow_nan=False))
+    history, result = record["history"], record["result"]
+    assert history["lipschitz"] == history["radius"] == [0.0, 0.0]
+    assert result["lower"] == result["trivial"] == 0 and not any(result["certified"])
+    assert result["attack"] is None and result["closest"] is None
+    assert record["attacks"]["radius"] == [0.0] * 3
+    assert record["attacks"]["distance"] == {"deepfool": [None] * 3}
+
+
 @pytest.mark.parametrize("make, complaint", [
     (lambda: Robustness(method="sgd"), "method='sgd' must be one of"),
     (lambda: Robustness(beta=-1.0), "beta=-1"),
     (lambda: Robustness(init="ones"), "init"),
-    (lambda: Robustness(epochs=0), "epochs=0 must be at least 1"),
-    (lambda: Robustness(samples=0), "samples=0 must be at least 1"),
-    (lambda: Robustness(batch=0), "batch=0 must be at least 1"),
-    (lambda: Robustness(attacked=0), "attacked=0 must be at least 1"),
+    (lambda: Robustness(epochs=0), "epochs=0 must be an integer of at least 1"),
+    (lambda: Robustness(samples=0), "samples=0 must be an integer of at least 1"),
+    (lambda: Robustness(batch=0), "batch=0 must be an integer of at least 1"),
+    (lambda: Robustness(attacked=0), "attacked=0 must be an integer of at least 1"),
+    (lambda: Robustness(samples=None), "needs a value for samples"),
+    (lambda: Robustness("mnits"), "dataset='mnits' must be one of"),
     (lambda: Robustness(learning_rate=0.0), "learning_rate=0"),
     (lambda: robustness.radii(LiftedNetwork([2, 1]), torch.zeros(1, 2)), "at least 2 outputs"),
     (lambda: robustness.radii(LiftedNetwork([2, 2]), torch.zeros(1, 2), rho=0.0), "rho=0"),

@@ -14,6 +14,7 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -181,6 +182,15 @@ def test_worker_that_dies_loses_nothing(cluster, tmp_path):
     assert workers["first"].wait() == -signal.SIGKILL and workers["second"].poll() is None
     assert list(on_disk(folder)) and len(on_disk(folder)) == len(LONGER)
     assert list(map(timeless, found)) == list(map(timeless, sweep(LONGER, tmp_path / "serial", 1)))
+
+
+def test_a_run_that_fails_on_a_worker_stops_no_other(cluster, tmp_path):
+    """If it fails, one bad run ends a cluster's sweep: of 5,000 digits there are too few."""
+    bad, *good = runs = [replace(RUNS[0], samples=5000), *RUNS[:2]]
+    with pytest.raises(RuntimeError, match="1 of 3 runs failed") as error:
+        sweep(runs, tmp_path / "records", scheduler=cluster[0])
+    assert f"{bad}: ValueError: n=5000 must lie between" in str(error.value)
+    assert on_disk(tmp_path / "records").keys() == {f"{run.key}.json" for run in good}
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ def changed(run, base):
 
 
 def test_table_1_has_every_cell_of_the_paper():
-    """If it fails, a row of the published table has no counterpart, or seeds are not paired."""
+    """If it fails, a row of the published table has no counterpart, seeds are not paired, or
+    pretrained methods lack the back-propagation that went on as long as they did."""
     cells = {}
     for run in studies.table1():
         cells.setdefault((run.dataset, run.method, run.pretraining > 0), []).append(run.seed)
-    assert set(cells) == set(PAPER_TABLE_1)
+    assert set(cells) - set(PAPER_TABLE_1) == {(name, "backprop", True) for name in studies.DATASETS}
+    assert set(PAPER_TABLE_1) <= set(cells)
     assert all(sorted(seeds) == list(studies.SEEDS) for seeds in cells.values())
     assert len({run.key for run in studies.table1()}) == len(studies.table1())
 

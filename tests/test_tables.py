@@ -41,6 +41,18 @@ def test_differences_are_paired_by_seed():
     assert versus.difference.values == pytest.approx((2.0, 1.0))
 
 
+def test_a_second_record_of_a_seed_is_refused():
+    """Runs with other settings must not replace each other: a cell would mix them."""
+    with pytest.raises(ValueError, match=r"'mnist', 'arovr', False.*seed=1"):
+        tables.group([record("arovr", 0, 0.9), record("arovr", 1, 0.8), record("arovr", 1, 0.7)])
+
+
+def test_runs_without_a_result_are_left_out():
+    """A run that diverged in its first epoch has no accuracy; it must not end the table."""
+    nothing = record("arovr", 1, 0.0) | {"result": None}
+    assert tables.group([nothing, record("arovr", 0, 0.9)]) == {("mnist", "arovr", False): {0: 90.0}}
+
+
 def test_comparison_agrees_with_scipy_and_counting():
     """p is that of the paired t-test; the probability counts all pairs, ties half."""
     ours, theirs = [95.2, 96.1, 95.9, 96.4, 95.9], [95.1, 95.9, 96.0, 95.2, 95.5]
@@ -57,6 +69,29 @@ def test_verdict_is_the_side_of_the_whole_interval(shift, verdict):
     noise = [0.1, -0.1, 0.05, -0.05]
     versus = tables.compare({i: shift + v for i, v in enumerate(noise)}, dict.fromkeys(range(4), 0.0))
     assert versus.verdict == verdict
+
+
+def test_alike_is_what_two_one_sided_tests_say():
+    """If it fails, methods count as alike because there are too few seeds to tell them apart."""
+    noise = [0.1, -0.1, 0.05, -0.02, 0.03]
+    versus = tables.compare(dict(enumerate(noise)), dict.fromkeys(range(5), 0.0))
+    for margin in (0.02, 0.05, 0.08, 0.1, 0.2):
+        sides = [stats.ttest_1samp(noise, -margin, alternative="greater").pvalue,
+                 stats.ttest_1samp(noise, margin, alternative="less").pvalue]
+        assert versus.within(margin) == (max(sides) < 0.05)
+    assert versus.within(0.2) and not versus.within(0.02)
+    assert not tables.compare({0: 1.0}, {0: 1.0}).within(100.0)  # one seed shows nothing
+
+
+def test_the_papers_mean_is_uncertain_too():
+    """If it fails, "differs from the paper" ignores that the paper has three seeds."""
+    ours = [95.9, 96.1, 96.2, 96.0]
+    text = plain(tables.table_1([record("backprop", i, v / 100) for i, v in enumerate(ours)],
+                                "mnist", {"backprop": "bp"}))
+    theirs = [95.47, 95.6, 95.73]  # three numbers with the paper's 95.60 ± 0.13
+    assert (np.mean(theirs), np.std(theirs, ddof=1)) == pytest.approx((95.6, 0.13))
+    p = stats.ttest_ind(ours, theirs, equal_var=False).pvalue
+    assert f"+0.45 ({p:.3f})" in text
 
 
 def test_equal_results_are_no_difference():

@@ -150,7 +150,7 @@ class SpectralDescent:
 
     tolerance: float = 1e-3
     max_passes: int = 1000
-    #: Passes between two looks at the certificate (which costs a pass).
+    #: Passes between two looks at the certificate, which take two products as large as a pass's.
     check_every: int = 4
 
     def __post_init__(self) -> None:

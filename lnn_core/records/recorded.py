@@ -104,6 +104,9 @@ def load(run: Recorded, folder: Path) -> dict | None:
         raise ValueError(f"{path} is damaged ({error}); delete it to run it again") from error
     if found != run.config:
         raise ValueError(f"{path} holds the record of another configuration: {found}")
+    kind = record.get("kind", FIRST_KIND)
+    if kind != run.kind:
+        raise ValueError(f"{path} holds the record of another kind: {kind}, not {run.kind}")
     return record
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -34,11 +36,13 @@ def sweep(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
         package ``distributed``. (Where a local process dies, the sweep ends with joblib's
         error; the next one does the rest.)
 
-    Raises ValueError for a file in the folder that is no record of its run, and whatever a run
-    raises; runs that are in flight then are lost, those that are done are kept.
+    Raises ValueError for a file in the folder that is no record of its run, before anything is
+    computed. A run that fails, or whose findings JSON cannot hold, such as a NaN, does not stop
+    the others: once they are done and kept, RuntimeError names those that failed.
     """
     runs, folder = list(runs), Path(folder)
     missing = list({run.key: run for run in runs if load(run, folder) is None}.values())
+    failed: list[tuple[Recorded, str]] = []
     if missing:
         _tidy(folder)
         if scheduler is None:  # a cluster's workers have their own data
@@ -50,14 +54,29 @@ def sweep(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
             work = joblib.Parallel(n_jobs=-1 if scheduler else jobs, batch_size=1,
                                    pre_dispatch="all", return_as="generator_unordered")(
                 joblib.delayed(_record)(run) for run in missing)
-            for run, record in _with_progress(work, missing):
-                save(record, folder / f"{run.key}.json")
+            for run, found in _with_progress(work, missing):
+                if isinstance(found, str):
+                    failed.append((run, found))
+                else:
+                    save(found, folder / f"{run.key}.json")
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(missing)} runs failed; the records of the others are kept. The "
+            f"first to fail, where it ran:\n{failed[0][1]}\nAll that failed:\n"
+            + "\n".join(f"{run}: {text.splitlines()[-1]}" for run, text in failed))
     return [load(run, folder) for run in runs]
 
 
-def _record(run: Recorded) -> tuple[Recorded, dict]:
+def _record(run: Recorded) -> tuple[Recorded, dict | str]:
+    """A run and its record or, where it fails, the traceback: not every exception can be sent
+    from one process to another, and one that cannot takes the runs in flight with it."""
     torch.set_num_threads(1)  # one core a run: runs are what is parallel
-    return run, run.record()
+    try:
+        record = run.record()
+        json.dumps(record, allow_nan=False)  # ValueError or TypeError, as saving it would
+    except Exception:
+        return run, traceback.format_exc()
+    return run, record
 
 
 @contextmanager
@@ -84,8 +103,8 @@ def _cluster(scheduler: str) -> Iterator[None]:
             yield
 
 
-def _with_progress(work: Iterable[tuple[Recorded, dict]], runs: list[Recorded],
-                   ) -> Iterator[tuple[Recorded, dict]]:
+def _with_progress(work: Iterable[tuple[Recorded, dict | str]], runs: list[Recorded],
+                   ) -> Iterator[tuple[Recorded, dict | str]]:
     """The finished runs, counted on stderr: pages do not show it, `make` does.
 
     The remaining time is by cost, not by number, and by the mean speed so far: runs of unequal
@@ -94,8 +113,8 @@ def _with_progress(work: Iterable[tuple[Recorded, dict]], runs: list[Recorded],
     total = sum(run.cost for run in runs)
     with tqdm(total=total, desc=f"0 of {len(runs)} runs", smoothing=0, mininterval=2, miniters=0,
               bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left") as bar:
-        for done, (run, record) in enumerate(work, 1):
-            yield run, record
+        for done, (run, found) in enumerate(work, 1):
+            yield run, found
             bar.set_description_str(f"{done} of {len(runs)} runs", refresh=False)
             bar.update(run.cost)
 
