@@ -187,8 +187,8 @@ def table_1(records: Iterable[dict], dataset: str, names: dict[str, str]) -> str
                 *(["–"] * 3 if versus is None else
                   [str(versus), _p_value(versus.p), f"{100 * versus.probability:.0f} %"])])
     return markdown(["method", "paper", "ours: mean ± sd (n)", "95 % interval", "paper inside?",
-                     "ours − paper, Welch's p", "minus back-prop., paired", "p",
-                     "probability of improvement"], rows)
+                     "ours − paper (p)", "minus back-prop., paired", "p",
+                     "prob. of improvement"], rows)
 
 
 def _beside(ours: Summary, paper: tuple[float, float] | None) -> list[str]:
@@ -208,4 +208,4 @@ def _beside(ours: Summary, paper: tuple[float, float] | None) -> list[str]:
 
 
 def _p_value(p: float) -> str:
-    return "–" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "–" if math.isnan(p) else _unbroken("< 0.001") if p < 0.001 else f"{p:.3f}"
