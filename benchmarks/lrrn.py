@@ -8,6 +8,7 @@ through each layer once, and inference solves one program in all layers' activat
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,20 +24,12 @@ from lnn_core.training import stream, train_epoch
 
 from .subjects import Settings, dataset, part, training_samples
 from .timing import milliseconds, race, ratio, threads
-from .tracing import Mode, multiply_adds
+from .tracing import arithmetic
 
 PAPER = Classification()  # its sizes, batch, learning rate and weight decay
 SOLVERS = {f"{type(solver).__name__}({solver.tolerance:g})": solver for solver in (
     SpectralDescent(1e-3), LRRN.solver, CoordinateDescent(1e-3))}
 Student = Callable[[Split, torch.Generator], object]  # trains for an epoch
-#: Multiply-adds that torch's counter of matrix products leaves out, from the shapes of arguments:
-#: a product with a vector and, by their leading terms, what factorises, inverts or solves.
-FORMULAS: dict[str, Callable[..., float]] = {
-    "mv": lambda A, v: A[0] * A[1],
-    "linalg_cholesky_ex": lambda H: H[0]**3 / 6,
-    "cholesky_inverse": lambda L: L[0]**3 / 3,
-    "cholesky_solve": lambda B, L: L[0]**2 * B[1],
-}
 
 
 def student(net: LRRN | LiftedNetwork, loss: EnergyLoss | Objective) -> Student:
@@ -59,7 +52,7 @@ def inference(settings: Settings) -> list[dict]:
     """Prediction by an LRRN ÷ a forward pass, by solver and batch; one thread, trained weights.
 
     multiply-adds : of whole predictions (the program, its factorisations, passes, looks at the
-        certificate), ÷ those of forward passes of the same samples, as :func:`arithmetic` has it.
+        certificate), ÷ those of forward passes of the same samples, as ``tracing.arithmetic`` counts.
     """
     net, plain = beginners(settings)
     train, rows = training_samples(settings), []
@@ -73,7 +66,7 @@ def inference(settings: Settings) -> list[dict]:
         contenders = {"forward pass": plain, **{name: predictor(net, solver)
                                                 for name, solver in SOLVERS.items()}}
         with threads(1), torch.inference_mode():
-            done = {name: sum(arithmetic(predict, x) for x in parts)
+            done = {name: sum(arithmetic(partial(predict, x)) for x in parts)
                     for name, predict in contenders.items()}
             times = race({name: repeated(predict, parts, settings.repeat)
                           for name, predict in contenders.items()}, settings.rounds)
@@ -89,25 +82,6 @@ def inference(settings: Settings) -> list[dict]:
 def predictor(net: LRRN, solver: SpectralDescent | CoordinateDescent) -> Callable[[Tensor], Tensor]:
     """All activations of a batch."""
     return lambda x: solver(net.quadratic(x))[0]
-
-
-class Uncounted(Mode):
-    """``multiply_adds`` of a block's operations that have one of ``FORMULAS``."""
-
-    multiply_adds = 0.0
-
-    def seen(self, func, args, kwargs):
-        if formula := FORMULAS.get(func.overloadpacket.__name__):
-            self.multiply_adds += formula(*(each.shape for each in args
-                                            if isinstance(each, Tensor)))
-        return func(*args, **kwargs)
-
-
-def arithmetic(predict: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """Multiply-adds of a prediction's matrix products, factorisations and inversions."""
-    with Uncounted() as rest:
-        products = multiply_adds(lambda: predict(x))
-    return products + rest.multiply_adds
 
 
 def repeated(function: Callable[[Tensor], Tensor], parts: list[Tensor],

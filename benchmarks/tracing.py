@@ -13,6 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 #: What is timed alone, by the names of torch's operations.
 PARTS = {"products": {"mm", "addmm", "bmm"}, "Adam": {"_fused_adam_"}}
+#: Multiply-adds that torch's counter of matrix products leaves out, from the shapes of arguments:
+#: a product with a vector and, by their leading terms, what factorises, inverts or solves.
+FORMULAS: dict[str, Callable[..., float]] = {
+    "mv": lambda A, v: A[0] * A[1],
+    "linalg_cholesky_ex": lambda H: H[0]**3 / 6,
+    "cholesky_inverse": lambda L: L[0]**3 / 3,
+    "cholesky_solve": lambda B, L: L[0]**2 * B[1],
+}
 
 
 def multiply_adds(step: Callable[[], object]) -> int:
@@ -30,6 +38,25 @@ class Mode(TorchDispatchMode):
         with self:
             result = func.decompose(*args, **kwargs)
         return self.seen(func, args, kwargs) if result is NotImplemented else result
+
+
+class Uncounted(Mode):
+    """``multiply_adds`` of a block's operations that have one of ``FORMULAS``."""
+
+    multiply_adds = 0.0
+
+    def seen(self, func, args, kwargs):
+        if formula := FORMULAS.get(func.overloadpacket.__name__):
+            self.multiply_adds += formula(*(each.shape for each in args
+                                            if isinstance(each, Tensor)))
+        return func(*args, **kwargs)
+
+
+def arithmetic(step: Callable[[], object]) -> float:
+    """Multiply-adds of a call's matrix products, factorisations and inversions."""
+    with Uncounted() as rest:
+        products = multiply_adds(step)
+    return products + rest.multiply_adds
 
 
 class Operations(Mode):
