@@ -7,6 +7,7 @@ import json
 import os
 import pkgutil
 import platform
+import re
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -69,9 +70,18 @@ class Recorded(ABC):
             "seconds": time.perf_counter() - started,
             "versions": {"lnn_core": __version__, "torch": torch.__version__,
                          "python": platform.python_version()},
-            "machine": {"processor": platform.machine(), "system": platform.system(),
-                        "threads": torch.get_num_threads()},
+            "machine": {"processor": processor(), "architecture": platform.machine(),
+                        "instructions": torch.backends.cpu.get_cpu_capability(),
+                        "system": platform.system(), "threads": torch.get_num_threads()},
         }
+
+
+def processor() -> str:
+    """The processor's name: results differ in their last digits between processors."""
+    information = Path("/proc/cpuinfo")  # platform.processor() is empty on most Linux systems
+    names = (re.findall(r"^model name\s*: *(.*)$", information.read_text(), re.MULTILINE)
+             if information.exists() else [])
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def save(record: dict, path: Path) -> None:
