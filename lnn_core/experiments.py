@@ -41,6 +41,10 @@ class Run(Recorded):
     tilt_output : False tilts hidden layers only; None tilts all.
     standardise : True subtracts the mean of the training samples' values from all images and
         divides by their standard deviation; None leaves images in [0, 1].
+    omit_unbounded : True leaves samples whose energy is found unbounded out of each mini-batch's
+        mean; None keeps them, at the value where inference stopped.
+    clip : the largest norm of a mini-batch's gradient; None does not clip. Both from the epoch
+        on in which the method takes over from back-propagation.
     lipschitz : after every epoch, bracket the Lipschitz constant, with a lower bound from so
         many validation images (see ``lipschitz.bracket``).
     """
@@ -64,6 +68,8 @@ class Run(Recorded):
     tilt_output: bool | None = None
     standardise: bool | None = None
     lipschitz: int | None = None
+    omit_unbounded: bool | None = None
+    clip: float | None = None
 
     def __post_init__(self) -> None:
         one_of("method", self.method, METHODS)
@@ -81,6 +87,8 @@ class Run(Recorded):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), least)
         positive("learning_rate", self.learning_rate)
+        if self.clip is not None:
+            positive("clip", self.clip)
         net, objective = self.network(1), self.objective()  # ValueErrors of theirs: now
         if self.gamma is not None:
             objective.potential.check(net)
@@ -140,7 +148,7 @@ class Run(Recorded):
 
         try:
             fit(net, self.objective(), *splits, epochs=self.epochs, patience=self.patience,
-                on_epoch=after, **common)
+                omit_unbounded=bool(self.omit_unbounded), clip=self.clip, on_epoch=after, **common)
         except InferenceDiverged as error:  # a result like any other: the epochs before it count
             diverged = str(error)
         best = history.best_epoch if history.validation else None

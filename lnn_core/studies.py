@@ -103,3 +103,15 @@ def ablation(datasets: Sequence[str] = DATASETS, **settings) -> list[Variation]:
     bases = [Run(dataset=dataset, method="arovr", **STOPPING | settings) for dataset in datasets]
     return [Variation("γ", name, replace(base, gamma=gamma), base)
             for base in bases for name, gamma in GAMMAS.items()]
+
+
+def handover(dataset: str = "fashion-mnist", *, pretraining: int = PRETRAINING,
+             **settings) -> list[Variation]:
+    """AROVR from a pretrained network: what to do where its energies are unbounded.
+
+    Leave those samples out, clip gradients, or take a β for which none is unbounded.
+    """
+    base = Run(dataset=dataset, method="arovr", pretraining=pretraining, **STOPPING | settings)
+    return [Variation("unbounded samples", "left out", replace(base, omit_unbounded=True), base),
+            Variation("gradients", "clipped to norm 1", replace(base, clip=1.0), base),
+            Variation("β", "1/8", replace(base, beta=1 / 8), base)]

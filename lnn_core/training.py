@@ -8,6 +8,8 @@ from typing import NamedTuple
 from zlib import crc32
 
 import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from .data import Split
 from .network import LiftedNetwork
@@ -40,9 +42,12 @@ class History:
     objective : mean of the training objective over the epoch's mini-batches.
     train, validation, test : accuracies (0…1) of the forward pass after the epoch.
     passes : mean inference passes.
-    gap : mean of the estimated relative gaps to inference's optimum, at most 1 a sample (0
-        where nothing is inferred).
+    gap : mean of the estimated relative gaps to inference's optimum, over the samples whose
+        energy was not found unbounded (0 where nothing is inferred, None where none is left).
     converged : share of samples whose own gap is within the solver's tolerance.
+    unbounded : share of samples whose energy was proved to have no minimum.
+    gradient, largest_gradient : median and maximum of the mini-batches' gradient norms, before
+        clipping.
     """
 
     objective: list[float] = field(default_factory=list)
@@ -50,8 +55,11 @@ class History:
     validation: list[float] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
-    gap: list[float] = field(default_factory=list)
+    gap: list[float | None] = field(default_factory=list)
     converged: list[float] = field(default_factory=list)
+    unbounded: list[float] = field(default_factory=list)
+    gradient: list[float] = field(default_factory=list)
+    largest_gradient: list[float] = field(default_factory=list)
 
     @property
     def best_epoch(self) -> int:
@@ -60,39 +68,73 @@ class History:
 
 
 class Epoch(NamedTuple):
-    """Means over an epoch's samples: see :class:`History`."""
+    """What happened in an epoch: see :class:`History`."""
 
     objective: float
     passes: float
-    gap: float
+    gap: float | None
     converged: float
+    unbounded: float = 0.0
+    gradient: float | None = None
+    largest_gradient: float | None = None
 
 
 def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
                 optimizer: torch.optim.Optimizer, batch: int,
-                generator: torch.Generator | None = None) -> Epoch:
-    """One pass over the samples in random order, the last short batch included."""
-    values, reports, batches = [], [], torch.randperm(len(train.y), generator=generator).split(batch)
+                generator: torch.Generator | None = None, *, omit_unbounded: bool = False,
+                clip: float | None = None) -> Epoch:
+    """One pass over the samples in random order, the last short batch included.
+
+    omit_unbounded : average each mini-batch over the samples whose energy was not found
+        unbounded; a mini-batch in which none is left changes nothing.
+    clip : the largest norm of a mini-batch's gradient; a longer one is shortened to it.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    values, norms, reports = [], [], []
+    batches = torch.randperm(len(train.y), generator=generator).split(batch)
     for rows in batches:
         optimizer.zero_grad()
-        value = objective(net, train.x[rows], train.y[rows])
-        value.backward()
-        optimizer.step()
-        values.append(value.detach())
+        value = _mean(objective, net, train.x[rows], train.y[rows], omit_unbounded)
+        if value is None:
+            values.append(train.x.new_zeros(()))
+            norms.append(train.x.new_zeros(()))
+        else:
+            value.backward()
+            norms.append(get_total_norm(p.grad for p in parameters if p.grad is not None))
+            if clip is not None:
+                clip_grads_with_norm_(parameters, clip, norms[-1])
+            optimizer.step()
+            values.append(value.detach())
         reports.append(objective.report)
     share = torch.tensor([len(rows) for rows in batches], dtype=torch.float64) / len(train.y)
-    mean = float(share @ torch.stack(values).to(share))
+    mean, norms = float(share @ torch.stack(values).to(share)), torch.stack(norms)
+    gradients = float(norms.median()), float(norms.max())
     if reports[0] is None:
-        return Epoch(mean, passes=0.0, gap=0.0, converged=1.0)
+        return Epoch(mean, 0.0, 0.0, 1.0, 0.0, *gradients)
     passes = torch.tensor([r.passes for r in reports], dtype=share.dtype)
-    return Epoch(mean, passes=float(share @ passes),
-                 gap=float(torch.cat([r.gap for r in reports]).clamp(max=1.0).mean()),
-                 converged=float(torch.cat([r.converged for r in reports]).float().mean()))
+    gap, converged = (torch.cat([getattr(r, name) for r in reports]) for name in ("gap", "converged"))
+    # Only lifted networks' energies can be unbounded: an LRRN's report has no such entry.
+    unbounded = torch.cat([getattr(r, "unbounded", torch.zeros_like(r.converged)) for r in reports])
+    bounded = gap[~unbounded]
+    return Epoch(mean, float(share @ passes), float(bounded.mean()) if len(bounded) else None,
+                 float(converged.float().mean()), float(unbounded.float().mean()), *gradients)
+
+
+def _mean(objective: Objective, net: LiftedNetwork, x: Tensor, y: Tensor,
+          omit_unbounded: bool) -> Tensor | None:
+    """The objective's mean over a mini-batch, or over what is bounded of it, if anything is."""
+    if not omit_unbounded:
+        return objective(net, x, y)
+    values = objective(net, x, y, reduction="none")
+    if objective.report is not None:
+        values = values[~objective.report.unbounded]
+    return values.mean() if len(values) else None
 
 
 def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Split, test: Split, *,
         epochs: int, patience: int | None = None, batch: int = 50,
         learning_rate: float = 2e-4, generator: torch.Generator | None = None,
+        omit_unbounded: bool = False, clip: float | None = None,
         on_epoch: Callable[[int, History], None] | None = None) -> History:
     """Train in place with Adam.
 
@@ -101,6 +143,7 @@ def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Spli
     epochs : the most epochs.
     patience : stop once the best validation accuracy is this many epochs old.
     generator : draws the order of the samples.
+    omit_unbounded, clip : see :func:`train_epoch`.
     on_epoch : called with the epoch (from 1) and the history so far.
 
     Raises
@@ -113,7 +156,8 @@ def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Spli
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True)
     history = History()
     for epoch in range(1, epochs + 1):
-        done = train_epoch(net, objective, train, optimizer, batch, generator)
+        done = train_epoch(net, objective, train, optimizer, batch, generator,
+                           omit_unbounded=omit_unbounded, clip=clip)
         for name, mean in done._asdict().items():
             getattr(history, name).append(mean)
         for name, split in (("train", train), ("validation", validation), ("test", test)):

@@ -70,12 +70,12 @@ def test_unused_settings_do_not_matter(method, unused):
     {"alpha": 0.1}, {"tilt_sd": 0.25}, {"gamma": (1.0, 1.0, 2.0)}, {"solver": "paper"},
     {"hidden": (8,)}, {"init": "normal"}, {"batch": 20}, {"epochs": 1}, {"pretraining": 1},
     {"learning_rate": 1e-3}, {"patience": 5}, {"tilt_output": False},
-    {"standardise": True}, {"lipschitz": 10}], ids=lambda change: next(iter(change)))
+    {"standardise": True}, {"lipschitz": 10}, {"omit_unbounded": True}, {"clip": 1.0}], ids=lambda change: next(iter(change)))
 def test_used_settings_name_the_record(change):
     """If it fails, different runs share a record and a table shows the wrong one."""
     run = Run(method="arovr_abg")
     assert dataclasses.replace(run, **change).key != run.key
-    assert len(dataclasses.fields(Run)) == 19, "a new setting: does it name the record?"
+    assert len(dataclasses.fields(Run)) == 21, "a new setting: does it name the record?"
 
 
 def test_settings_of_none_leave_the_key_alone():
@@ -237,11 +237,11 @@ def test_divergence_is_a_result(monkeypatch):
     whole = run.execute()
     train = lnn.training.train_epoch
 
-    def diverge(*args):
+    def diverge(*args, **options):
         calls.append(args)
         if len(calls) == 3:
             raise lnn.InferenceDiverged("ran away")
-        return train(*args)
+        return train(*args, **options)
 
     monkeypatch.setattr(lnn.training, "train_epoch", diverge)
     record = run.execute()

@@ -145,8 +145,8 @@ def test_a_network_that_collapses_is_recorded(monkeypatch):
     find none; a radius of 0 is a lower bound of ∞, and as much as JSON can hold."""
     train = training.train_epoch
 
-    def collapses(net, *others):
-        done = train(net, *others)
+    def collapses(net, *others, **options):
+        done = train(net, *others, **options)
         with torch.no_grad():
             net.weights[0].zero_()
         return done

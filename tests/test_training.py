@@ -59,19 +59,77 @@ def test_an_epoch_by_hand():
     net, twin = network(), network()
     optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
     order = torch.randperm(50, generator=stream(7, "batches"))
-    total = 0.0
+    total, norms = 0.0, []
     for rows in (order[:20], order[20:40], order[40:]):
         y = torch.nn.functional.one_hot(TRAIN.y[rows], 3).float()
         losses = (twin(TRAIN.x[rows]) - y).square().sum(1) / 2
         optimizer.zero_grad()
         losses.mean().backward()
+        norms.append(torch.cat([p.grad.flatten() for p in twin.parameters()]).norm().item())
         optimizer.step()
         total += losses.sum().item()
     done = train_epoch(net, lnn.BackPropagation(), TRAIN,
                        torch.optim.Adam(net.parameters(), lr=0.01), 20, stream(7, "batches"))
-    assert done == (pytest.approx(total / 50, rel=1e-5), 0, 0, 1)
+    assert done == (pytest.approx(total / 50, rel=1e-5), 0, 0, 1, 0,
+                    *(pytest.approx(norm, rel=1e-4) for norm in (sorted(norms)[1], max(norms))))
     for ours, theirs in zip(net.parameters(), twin.parameters()):
         torch.testing.assert_close(ours, theirs)
+
+
+class Scripted(lnn.Objective):
+    """½‖z_L − y‖², and a report that calls the samples of class 2 unbounded."""
+
+    def value(self, net, x, target):
+        none = torch.zeros(len(x))
+        unbounded = target.argmax(1) == 2
+        self.report = lnn.Report(3, torch.where(unbounded, torch.inf, 0.25), ~unbounded, unbounded)
+        return 0.5 * (net(x) - target).square().sum(1) + none
+
+
+def updated(train, **options):
+    """The parameters after one epoch of plain gradient descent, and the epoch."""
+    net = network()
+    done = train_epoch(net, Scripted(), train, torch.optim.SGD(net.parameters(), lr=0.1), 25,
+                       stream(7, "batches"), **options)
+    return torch.nn.utils.parameters_to_vector(net.parameters()).detach(), done
+
+
+def test_unbounded_samples_are_counted_and_never_clamped():
+    """If it fails, an objective that is infinite looks as if it had been optimised."""
+    _, done = updated(TRAIN)
+    assert done.unbounded == pytest.approx(float((TRAIN.y == 2).float().mean()))
+    assert done.gap == 0.25 and done.converged == pytest.approx(1 - done.unbounded)
+    _, none_left = updated(Split(TRAIN.x[TRAIN.y == 2], TRAIN.y[TRAIN.y == 2]))
+    assert none_left.gap is None and none_left.unbounded == 1
+
+
+def test_unbounded_samples_can_be_left_out():
+    """If it fails, they still steer the weights, or what is left weighs less than it should."""
+    (weights, done), bounded = updated(TRAIN, omit_unbounded=True), TRAIN.y != 2
+    net, order = network(), torch.randperm(50, generator=stream(7, "batches"))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for rows in order.split(25):
+        rows = rows[bounded[rows]]
+        y = torch.nn.functional.one_hot(TRAIN.y[rows], 3).float()
+        optimizer.zero_grad()
+        (0.5 * (net(TRAIN.x[rows]) - y).square().sum(1)).mean().backward()
+        optimizer.step()
+    torch.testing.assert_close(torch.nn.utils.parameters_to_vector(net.parameters()), weights)
+    assert not torch.equal(updated(TRAIN)[0], weights)
+    only = Split(TRAIN.x[~bounded], TRAIN.y[~bounded])
+    before = torch.nn.utils.parameters_to_vector(network().parameters())
+    assert torch.equal(updated(only, omit_unbounded=True)[0], before)  # nothing to learn from
+    assert done.unbounded > 0
+
+
+def test_gradients_can_be_clipped():
+    """If it fails, one exploding mini-batch still fills the optimizer's memory."""
+    (free, done), before = updated(TRAIN), torch.nn.utils.parameters_to_vector(network().parameters())
+    clip = 0.1 * done.gradient
+    clipped, again = updated(Split(TRAIN.x[:25], TRAIN.y[:25]), clip=clip)
+    assert (clipped - before).norm().item() == pytest.approx(0.1 * clip, rel=1e-4)  # rate × norm
+    assert again.largest_gradient > clip  # recorded as it was before clipping
+    assert torch.equal(updated(TRAIN, clip=2 * done.largest_gradient)[0], free)
 
 
 def test_methods_see_the_same_batches():
