@@ -67,6 +67,15 @@ class Summary:
         half = stats.t.ppf((1 + level) / 2, self.n - 1) * self.sd / math.sqrt(self.n)
         return self.mean - half, self.mean + half
 
+    @property
+    def prediction(self) -> tuple[float, float]:
+        """95 % prediction interval of one more run, mean ± t·sd·√(1 + 1/n): what a single run of
+        somebody else is to be compared with. (nan, nan) for one value."""
+        if self.n < 2:
+            return math.nan, math.nan
+        half = stats.t.ppf(0.975, self.n - 1) * self.sd * math.sqrt(1 + 1 / self.n)
+        return self.mean - half, self.mean + half
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -123,6 +132,18 @@ def compare(cell: dict[int, float], reference: dict[int, float]) -> Comparison:
     wins = stats.mannwhitneyu(ours, theirs).statistic
     return Comparison(Summary(tuple(cell[seed] - reference[seed] for seed in sorted(cell))),
                       float(wins) / (len(ours) * len(theirs)))
+
+
+def adjusted(comparisons: Sequence[Comparison]) -> list[float]:
+    """The comparisons' p, corrected for how many there are (Benjamini and Hochberg).
+
+    Calling those below 0.05 differences keeps the expected share of false ones among them
+    within 5 %. A comparison without a p (a single pair) is not counted and stays nan.
+    """
+    tested = [versus.p for versus in comparisons if not math.isnan(versus.p)]
+    corrected = iter(stats.false_discovery_control(tested) if tested else ())
+    return [math.nan if math.isnan(versus.p) else float(next(corrected))
+            for versus in comparisons]
 
 
 def group(records: Iterable[dict]) -> dict[tuple[str, str, bool], dict[int, float]]:
@@ -185,7 +206,7 @@ def table_1(records: Iterable[dict], dataset: str, names: dict[str, str]) -> str
                 name + (", pretrained" if pretrained else ""),
                 *_beside(ours, PAPER_TABLE_1.get((dataset, method, pretrained))),
                 *(["–"] * 3 if versus is None else
-                  [str(versus), _p_value(versus.p), f"{100 * versus.probability:.0f} %"])])
+                  [str(versus), p_value(versus.p), f"{100 * versus.probability:.0f} %"])])
     return markdown(["method", "paper", "ours: mean ± sd (n)", "95 % interval", "paper inside?",
                      "ours − paper (p)", "minus back-prop., paired", "p",
                      "prob. of improvement"], rows)
@@ -203,9 +224,10 @@ def _beside(ours: Summary, paper: tuple[float, float] | None) -> list[str]:
     if ours.n > 1:
         p = stats.ttest_ind_from_stats(ours.mean, ours.sd, ours.n, *paper, PAPER_SEEDS,
                                        equal_var=False).pvalue
-        difference += _unbroken(f" ({_p_value(p)})")
+        difference += _unbroken(f" ({p_value(p)})")
     return [_unbroken(f"{paper[0]:.2f} ± {paper[1]:.2f}"), *own, inside, difference]
 
 
-def _p_value(p: float) -> str:
+def p_value(p: float) -> str:
+    """Three decimals, "< 0.001", or a dash where there is none."""
     return "–" if math.isnan(p) else _unbroken("< 0.001") if p < 0.001 else f"{p:.3f}"

@@ -27,6 +27,36 @@ def test_summary_agrees_with_numpy_and_scipy():
     assert summary.interval == pytest.approx((expected.low, expected.high))
 
 
+def test_one_more_run_is_less_certain_than_the_mean():
+    """Simulated: the interval from n runs has to hold the next one 95 times of 100; the mean's
+    interval, which the next run leaves much more often, must not pass for it."""
+    draws = np.random.default_rng(0).normal(3.0, 2.0, (4000, 4))
+    held = {name: np.mean([low <= new <= high for *few, new in draws
+                           for low, high in [getattr(tables.Summary(tuple(few)), name)]])
+            for name in ("prediction", "interval")}
+    assert held["prediction"] == pytest.approx(0.95, abs=0.01) and held["interval"] < 0.8
+    assert np.isnan(tables.Summary((1.0,)).prediction).all()
+
+
+def test_many_comparisons_are_corrected_for():
+    """By hand: the i-th smallest of m p-values times m/i, made monotone from the largest down. If
+    it fails, one of twenty comparisons is called a difference by chance."""
+    rng = np.random.default_rng(1)
+    found = [tables.compare(dict(enumerate(rng.normal(shift, 1, 5))), dict.fromkeys(range(5), 0.0))
+             for shift in (3.0, 1.0, 0.5, 0.0, 0.0)]
+    found.insert(2, tables.compare({0: 1.0}, {0: 0.0}))  # a single pair tests nothing
+    p = sorted((one.p, place) for place, one in enumerate(found) if place != 2)
+    expected, least = {}, 1.0
+    for rank, (value, place) in reversed(list(enumerate(p, 1))):
+        least = min(least, value * len(p) / rank)
+        expected[place] = least
+    corrected = tables.adjusted(found)
+    assert np.isnan(corrected.pop(2)) and tables.adjusted([]) == []
+    expected = [expected[place] for place in sorted(expected)]
+    assert corrected == pytest.approx(expected)
+    assert all(new > one.p for new, one in zip(corrected[:1], found[:1]))
+
+
 def test_one_seed_claims_no_spread():
     """A single run must not come with an interval."""
     text = tables.table_1([record("backprop", 0, 0.95)], "mnist", {"backprop": "bp"})
