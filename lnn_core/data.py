@@ -15,7 +15,6 @@ scikit-learn's bundled digits stand in for a data set that cannot be had, and
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 import time
@@ -313,9 +312,8 @@ def _download(url: str, label: str, most: int, quiet: bool | None) -> bytes:
     DataCorrupted for more than ``most`` bytes, and for a transfer of more than ``_PATIENCE``.
     """
     payload, end = bytearray(), time.monotonic() + _PATIENCE
-    # The .gz file itself, not unpacked on the way.
     with requests.get(url, stream=True, timeout=_TIMEOUT,
-                      headers={"Accept-Encoding": "identity"}) as response:
+                      headers={"Accept-Encoding": "identity"}) as response:  # no unpacking on the way
         response.raise_for_status()
         with tqdm(desc=label, total=response.raw.length_remaining, unit="B", unit_scale=True,
                   leave=False, disable=quiet) as bar:
@@ -333,13 +331,13 @@ def _store(payload: bytes, cached: Path | None, name: str) -> None:
     """Put checked bytes into the cache in one step: no reader ever sees half a file."""
     try:
         if cached is None:
-            raise OSError(errno.ENOENT, "no folder for it")
+            raise OSError("there is no folder for it")
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
             Path(folder, cached.name).write_bytes(payload)
             Path(folder, cached.name).replace(cached)
     except OSError as error:
-        warnings.warn(f"cannot cache {name} ({error.strerror}): set LNN_CACHE=folder")
+        warnings.warn(f"cannot cache {name} ({error}): set LNN_CACHE=folder")
 
 
 def _read(path: Path, file: _File, decode):
