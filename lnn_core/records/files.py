@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +58,16 @@ def save(record: dict, path: Path) -> None:
         raise
 
 
+def claim(folder: Path) -> None:
+    """Make the folder, and see that it can be written to; OSError names one that cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write records ({error.strerror})",
+                      str(folder)) from error
+
+
 def read(path: Path) -> dict:
     """The record in a file.
 
@@ -63,7 +75,8 @@ def read(path: Path) -> dict:
     or of another type, a number that is not finite, or findings that the digest does not fit.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once,
+                            parse_float=_finite, parse_constant=_finite)
         _check(record)
     except RecursionError:
         raise ValueError(f"{path} holds no record: it is nested too deeply") from None
@@ -103,6 +116,14 @@ def _each_once(pairs: list[tuple[str, object]]) -> dict:
     return found
 
 
+def _finite(text: str) -> float:
+    """A number of JSON, or of what Python writes in its stead, such as NaN; ValueError for those."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
+
+
 def _check(record: object) -> None:
     """ValueError for the first thing that keeps JSON from being a record."""
     if not isinstance(record, dict):
@@ -112,6 +133,5 @@ def _check(record: object) -> None:
             raise ValueError(f"it has no {name!r}")
         if not isinstance(record[name], kind) or isinstance(record[name], bool):
             raise ValueError(f"its {name!r} is {record[name]!r}")
-    json.dumps(record, allow_nan=False)  # ValueError where a number is not finite
     if digest(record) != record["digest"]:
         raise ValueError("it was changed: its findings do not fit its digest")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 import traceback
@@ -16,7 +15,7 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
-from .files import load, save
+from .files import claim, load, save
 from .recorded import Recorded
 
 #: Seconds after which an unfinished file is a killed process's: writing takes milliseconds.
@@ -50,7 +49,8 @@ def sweep(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
     missing = list({run.key: run for run in runs if load(run, folder) is None}.values())
     failed: list[tuple[Recorded, str]] = []
     if missing:
-        _claim(folder)
+        claim(folder)
+        _tidy(folder)
         if scheduler is None:  # a cluster's workers have their own data
             for run in missing:
                 run.prepare()  # fail (or download) once, before any worker starts
@@ -97,15 +97,8 @@ def _keep(run: Recorded, record: dict, folder: Path) -> str | None:
     return None
 
 
-def _claim(folder: Path) -> None:
-    """Make the folder and see that it can be written to (OSError), and remove what processes
-    that were killed while writing left behind."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write records ({error.strerror})",
-                      str(folder)) from error
+def _tidy(folder: Path) -> None:
+    """Remove what processes that were killed while writing left behind."""
     for path in folder.glob(".record-*.tmp"):
         with suppress(FileNotFoundError):  # another process was quicker
             if time.time() - path.stat().st_mtime > ABANDONED:
