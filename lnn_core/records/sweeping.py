@@ -7,7 +7,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import joblib
@@ -57,14 +57,15 @@ def sweep(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
         with _threads_restored(), _processes(jobs, scheduler):
             # A run at a time: a batch would come back, and be written, only when all of it is
             # done. Dispatched at once: workers that join later find something to do.
-            work = joblib.Parallel(n_jobs=-1 if scheduler else jobs, batch_size=1,
-                                   pre_dispatch="all", return_as="generator_unordered",
-                                   initializer=_end_with, initargs=(os.getpid(),))(
+            results = joblib.Parallel(n_jobs=-1 if scheduler else jobs, batch_size=1,
+                                      pre_dispatch="all", return_as="generator_unordered",
+                                      initializer=_end_with, initargs=(os.getpid(),))(
                 joblib.delayed(_record)(run) for run in missing)
-            for run, found in _with_progress(work, missing):
-                failure = found if isinstance(found, str) else _keep(run, found, folder)
-                if failure:
-                    failed.append((run, failure))
+            with closing(results) as work:  # where it breaks off, no more is computed
+                for run, found in _with_progress(work, missing):
+                    failure = found if isinstance(found, str) else _keep(run, found, folder)
+                    if failure:
+                        failed.append((run, failure))
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(missing)} runs failed; the records of the others are kept. The "
