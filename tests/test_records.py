@@ -7,6 +7,7 @@ import math
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -532,6 +533,62 @@ def test_a_run_that_fails_stops_no_other(tmp_path, jobs):
     with pytest.raises(RuntimeError, match="2 of 2 runs failed"):
         sweep(runs, tmp_path, jobs=1)
     assert [record["result"] for record in sweep(runs[3:], tmp_path)] == [3, 4]
+
+
+def test_folder_that_cannot_be_written_is_found_out_first(tmp_path, monkeypatch):
+    """If it fails, the first run's hours are lost."""
+    monkeypatch.setattr(Toy, "execute", lambda _: pytest.fail("computed"))
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "records"):
+        with pytest.raises(OSError, match=re.escape("cannot write records (")) as error:
+            sweep([Toy()], folder)
+        assert error.value.filename == str(folder)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(PermissionError, match="cannot write records .Permission denied.: '"):
+        sweep([Toy()], tmp_path)
+
+
+def test_complete_folder_needs_no_right_to_write(tmp_path, monkeypatch):
+    """If it fails, published records can be shown only to who may change them."""
+    found = sweep([Toy()], tmp_path, jobs=1)
+    monkeypatch.setattr("lnn_core.records.sweeping.claim", lambda _: pytest.fail("tried to write"))
+    assert sweep([Toy()], tmp_path) == found
+
+
+def test_full_disk_is_named_and_stops_no_other(tmp_path, monkeypatch):
+    """If it fails, a disk that was full for a moment ends the sweep, or loses a run silently."""
+    runs = [Toy(count=count) for count in range(3)]
+
+    def full(record, path):
+        if path.stem == runs[1].key:
+            raise OSError(28, "No space left on device", str(path))
+        save(record, path)
+
+    monkeypatch.setattr("lnn_core.records.sweeping.save", full)
+    with pytest.raises(RuntimeError, match="1 of 3 runs failed") as error:
+        sweep(runs, tmp_path, jobs=1)
+    assert f"{runs[1]}: OSError: [Errno 28] No space left on device" in str(error.value)
+    assert {path.stem for path in tmp_path.iterdir()} == {runs[0].key, runs[2].key}
+
+
+def test_records_that_vanish_are_missed(tmp_path, monkeypatch):
+    """If it fails, a page is rendered from None."""
+    folder, runs = tmp_path / "records", [Toy(count=count) for count in range(3)]
+
+    def execute(run):
+        if run.count == 2:
+            shutil.rmtree(folder)
+        return found()
+
+    monkeypatch.setattr(Toy, "execute", execute)
+    with pytest.raises(RuntimeError, match="has lost 2 of 3 records") as error:
+        sweep(runs, folder, jobs=1)
+    assert str(folder) in str(error.value)
+    assert [str(run) in str(error.value) for run in runs] == [True, True, False]
 
 
 def test_only_abandoned_files_are_removed(tmp_path):
