@@ -3,15 +3,26 @@
 SHELL         := bash
 .SHELLFLAGS   := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book test reproduce bench notebooks clean
+.PHONY: help book test reproduce bench notebooks clean environment .venv
 
 PYTHON ?= python3
 BIN    := .venv/bin
-READY  := .venv/.ready
+STAMP  := .venv/.ready
 # Pages that are functions of run records: computed where they are missing, and once more at a quick size.
 STUDIES := reproduction/table1 reproduction/figure1 reproduction/sensitivity lrrn/reconstruction lrrn/classification lrrn/two_ways
 AFRESH  := _build/reproduce
 RUN     := $(BIN)/papermill --log-output --log-level WARNING
+
+# Relative folders are meant from here, not from where a notebook runs.
+from_here = $(if $(filter /% ~%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
+ifneq ($(LNN_DATA),)
+override LNN_DATA := $(call from_here,$(LNN_DATA))
+export LNN_DATA
+endif
+ifneq ($(LNN_CACHE),)
+override LNN_CACHE := $(call from_here,$(LNN_CACHE))
+export LNN_CACHE
+endif
 
 help:
 	@echo "make book        build the pages, with a quick run of the experiments on this machine"
@@ -22,18 +33,26 @@ help:
 	@echo "make clean       remove what 'make book' wrote"
 	@echo "PYTHON=…         the interpreter to set up with, 3.11 or later (now: $(PYTHON))"
 
+# What the environment was made from: its pins and its place, as scripts in it name the checkout they belong to.
+MADE_FROM = $$(cat requirements.txt pyproject.toml | cksum) $(CURDIR)
+
+# Made again where that has changed (whatever the files' dates), in a copied checkout, and where its Python does not run.
+environment:
+	@{ [ "$$(cat $(STAMP))" = "$(MADE_FROM)" ] && $(BIN)/python -c ''; } 2>/dev/null || $(MAKE) --no-print-directory .venv
+
 # The stamp is written last: an environment that was interrupted is made again, one that is complete is left alone.
-$(READY): requirements.txt pyproject.toml
+.venv:
 	@echo "==> Setting up .venv with $(PYTHON) (some minutes the first time; PyTorch is the largest part)"
 	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or later, or name it with 'make PYTHON=…'"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, and $(PYTHON) is " + sys.version.split()[0] + ": name another with make PYTHON=…")'
-	@"$(PYTHON)" -m venv --clear .venv || { echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu, install python3-venv"; exit 1; }
+	@rm -rf .venv
+	@"$(PYTHON)" -m venv .venv || { echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu, install python3-venv"; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.txt
 	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
-	@touch $(READY)
+	@echo "$(MADE_FROM)" >$(STAMP)
 	@echo "==> .venv is ready"
 
-book: $(READY)
+book: environment
 	@mkdir -p book/quick
 	@for study in $(STUDIES); do \
 		echo "==> Running $$study on this machine, quick profile"; \
@@ -43,12 +62,12 @@ book: $(READY)
 	@$(BIN)/jupyter-book build --quiet --all -W -n --keep-going .
 	@echo "Front page: $(CURDIR)/_build/html/index.html"
 
-test: $(READY)
+test: environment
 	@echo "==> Testing the library, the notebooks and the pages"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Into a folder of its own: what is there is not run again, so that it can be stopped, and the published records stay.
-reproduce: $(READY)
+reproduce: environment
 	@mkdir -p $(AFRESH)/records
 	@for study in $(STUDIES) reproduction/provenance; do \
 		echo "==> Running $$study, profile of the paper"; \
@@ -57,11 +76,11 @@ reproduce: $(READY)
 	@echo "==> The records are in $(AFRESH)/records, the notebooks with their outputs beside them"
 
 # Afresh: times of different days do not belong in one table. Where it was interrupted, the same without --again goes on.
-bench: $(READY)
+bench: environment
 	@echo "==> Measuring what training costs"
 	@$(BIN)/python -m benchmarks --again
 
-notebooks: $(READY)
+notebooks: environment
 	@$(BIN)/python book/execute.py
 
 clean:

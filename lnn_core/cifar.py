@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from .data import Dataset, DataUnavailable, Split, obtain
-from .idx import DataCorrupted
+from .idx import DataCorrupted, check_size
 
 _FOLDER = "cifar-10-batches-py"
 _TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -38,15 +38,17 @@ _GREY = (0.299, 0.587, 0.114)
 
 
 class _Archive(NamedTuple):
-    """The archive: its name, the SHA-256 of the file, and the number of images in a batch."""
+    """The archive: its name, the SHA-256 and bytes of the file, the number of images in a batch."""
 
     name: str
     sha256: str
+    largest: int
     images: int
 
 
 _OFFICIAL = _Archive("cifar-10-python.tar.gz",
-                     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce", 10_000)
+                     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+                     170_498_071, 10_000)
 
 
 def load(*, colour: bool = True, quiet: bool | None = None) -> Dataset:
@@ -90,6 +92,7 @@ def _decode(payload: bytes, archive: _Archive) -> list[tuple[np.ndarray, np.ndar
 
     DataCorrupted names the first thing wrong.
     """
+    check_size(payload, archive.largest)
     digest = hashlib.sha256(payload).hexdigest()
     if digest != archive.sha256:
         raise DataCorrupted(f"SHA-256 {digest[:12]}…, expected {archive.sha256[:12]}…")

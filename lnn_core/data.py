@@ -4,32 +4,35 @@
 samples. Each file comes from the first of these that has it:
 
 1. ``$LNN_DATA/<name>/<file>.gz``, where the environment variable LNN_DATA is set;
-2. the cache (``$LNN_CACHE``, or pooch's folder for this user), filled from the publishers' mirrors.
+2. the cache (``$LNN_CACHE``, or this user's folder for caches), filled from the publishers' mirrors.
 
-Every file is checked at every load: gzip container, IDX header, size, SHA-256. Nothing that fails
-is used, and nothing unchecked is written to the cache. Only with ``fallback=True`` do
+A source that cannot be used is named, and the next one is tried. Every file is checked at every
+load: gzip container, IDX header, size, SHA-256; no more of it is read, downloaded or unpacked than
+it should have. Nothing that fails is used, and nothing unchecked is written to the cache. Only with ``fallback=True`` do
 scikit-learn's bundled digits stand in for a data set that cannot be had, and
 ``Dataset.notice`` then says so.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
+import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import pooch
+import platformdirs
 import requests
 import torch
+import urllib3
 from torch import Tensor
 from tqdm import tqdm
 
-from .idx import CLASSES, DataCorrupted
+from .idx import CLASSES, DataCorrupted, check_size
 from .idx import File as _File
 from .idx import decode as _decode
 
@@ -144,6 +147,7 @@ _SOURCES = {
 #: What ``load`` knows.
 NAMES = (*_SOURCES, "digits")
 _TIMEOUT = (4.0, 15.0)  # seconds: to connect; without a byte
+_PATIENCE = 3600.0  # seconds for all of a file: the largest one in an hour is 50 kB a second
 
 
 def load(
@@ -253,65 +257,93 @@ def obtain(folder: str, file: _File, mirrors: tuple[str, ...], quiet: bool | Non
 
     ``decode(payload, file)`` gives the content or raises DataCorrupted (default: IDX files).
     """
-    root = os.environ.get("LNN_DATA")
-    if root and (path := Path(root).expanduser() / folder / file.name).exists():
-        return _read(path, file, decode), "LNN_DATA folder"
-    cache = Path(os.environ.get("LNN_CACHE") or pooch.os_cache("lnn_core")).expanduser()
-    cached, damaged = cache / folder / file.name, None
-    if cached.exists():
+    tried, damaged = [], None
+    local = _file("LNN_DATA", lambda: None, folder, file, tried)
+    if local and local.exists():
+        return _read(local, file, decode), "LNN_DATA folder"
+    cached = _file("LNN_CACHE", lambda: platformdirs.user_cache_dir("lnn_core", appauthor=False),
+                   folder, file, tried)
+    if cached and cached.exists():
         try:
             return _read(cached, file, decode), "download"
         except DataCorrupted as error:
             damaged = error
-    tried = ["LNN_DATA does not hold it" if root else "LNN_DATA is not set"]
     for mirror in mirrors:
         try:
-            payload = _download(mirror + file.name, f"{folder}/{file.name}", quiet)
+            payload = _download(mirror + file.name, f"{folder}/{file.name}", file.largest, quiet)
             content = decode(payload, file)
         except requests.HTTPError as error:
-            error.response.close()  # pooch streams, and leaves a refused connection open
             tried.append(f"{mirror} (HTTP {error.response.status_code})")
-        except requests.RequestException:
+        except (requests.RequestException, urllib3.exceptions.HTTPError):
             tried.append(f"{mirror} (connection failed)")
-        except DataCorrupted as error:
+        except (OSError, DataCorrupted) as error:  # OSError: no such file of certificates, say
             tried.append(f"{mirror} ({error})")
         else:
-            _store(payload, cached)
+            _store(payload, cached, file.name)
             return content, "download"
     if damaged:
         raise DataCorrupted(f"{damaged}; no new copy: {', '.join(tried)}")
     raise DataUnavailable(f"no {folder}/{file.name}: {', '.join(tried)}")
 
 
-def _download(url: str, label: str, quiet: bool | None) -> bytes:
-    """The bytes at ``url``, held in memory: an interrupted transfer leaves nothing on disk."""
-    payload = io.BytesIO()
-    # pooch asks for the bar's truth value, which tqdm leaves undefined until there is a total.
-    with tqdm(desc=label, total=1, unit="B", unit_scale=True, leave=False, disable=quiet) as bar:
-        fetch = pooch.HTTPDownloader(
-            progressbar=bar,
-            chunk_size=2**16,
-            timeout=_TIMEOUT,
-            headers={"Accept-Encoding": "identity"},  # the .gz file itself, not unpacked on the way
-        )
-        fetch(url, payload, None)
-    return payload.getvalue()
+def _file(variable: str, default: Callable[[], str | None], folder: str, file: _File,
+          tried: list[str]) -> Path | None:
+    """Where a file is, or belongs, below the folder that an environment variable names; None
+    where that is no place. What was looked for in vain is added to ``tried``."""
+    root = os.environ.get(variable)
+    try:
+        root = root or default()
+        if root is None:
+            tried.append(f"{variable} is not set")
+            return None
+        path = Path(root).expanduser().absolute() / folder / file.name
+        there = path.exists()
+    except (OSError, RuntimeError) as error:  # no right to look there; nobody's home
+        tried.append(f"{variable}={root or ''} cannot be used ({error})")
+        return None
+    if not there and variable == "LNN_DATA":  # that a cache is empty is no news
+        tried.append(f"LNN_DATA={path.parents[1]} does not hold it")
+    return path
 
 
-def _store(payload: bytes, cached: Path) -> None:
+def _download(url: str, label: str, most: int, quiet: bool | None) -> bytes:
+    """The bytes at ``url``, held in memory: an interrupted transfer leaves nothing on disk.
+
+    DataCorrupted for more than ``most`` bytes, and for a transfer of more than ``_PATIENCE``.
+    """
+    payload, end = bytearray(), time.monotonic() + _PATIENCE
+    with requests.get(url, stream=True, timeout=_TIMEOUT,
+                      headers={"Accept-Encoding": "identity"}) as response:  # no unpacking on the way
+        response.raise_for_status()
+        with tqdm(desc=label, total=response.raw.length_remaining, unit="B", unit_scale=True,
+                  leave=False, disable=quiet) as bar:
+            # What has arrived, however little: a slow sender must not hold up the clock's check.
+            while part := response.raw.read1(2**16, decode_content=False):
+                payload += part
+                check_size(payload, most)
+                if time.monotonic() > end:
+                    raise DataCorrupted(f"not there after {_PATIENCE:,.0f} seconds")
+                bar.update(len(part))
+    return bytes(payload)
+
+
+def _store(payload: bytes, cached: Path | None, name: str) -> None:
     """Put checked bytes into the cache in one step: no reader ever sees half a file."""
     try:
+        if cached is None:
+            raise OSError("there is no folder for it")
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent) as folder:
             Path(folder, cached.name).write_bytes(payload)
             Path(folder, cached.name).replace(cached)
     except OSError as error:
-        warnings.warn(f"cannot cache {cached.name} ({error.strerror}): set LNN_CACHE=folder")
+        warnings.warn(f"cannot cache {name} ({error}): set LNN_CACHE=folder")
 
 
 def _read(path: Path, file: _File, decode):
     """The checked content of a file on this machine; DataCorrupted names the file."""
     try:
-        return decode(path.read_bytes(), file)
+        with path.open("rb") as stream:
+            return decode(stream.read(file.largest + 1), file)
     except (OSError, DataCorrupted) as error:
         raise DataCorrupted(f"{path}: {error}") from error

@@ -49,6 +49,7 @@ class Run(Recorded):
         many validation images (see ``lipschitz.bracket``).
     """
 
+    kind = "Run"
     dataset: str = "mnist"
     samples: int = 5000
     seed: int = 0
@@ -72,6 +73,7 @@ class Run(Recorded):
     clip: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of("method", self.method, METHODS)
         unused = set(METHODS["arovr_abg"]) - set(METHODS[self.method])  # it uses them all
         for name in unused:

@@ -45,6 +45,7 @@ class Robustness(Recorded):
     attacked : so many of the first test images are attacked at the best epoch; None: none.
     """
 
+    kind = "Robustness"
     dataset: str = "mnist"
     seed: int = 0
     method: str = "arovr"
@@ -59,6 +60,7 @@ class Robustness(Recorded):
     attacked: int | None = Classification.attacked
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.attacked is not None:
             at_least("attacked", self.attacked, 1)
         run = self.run  # ValueErrors of all other settings

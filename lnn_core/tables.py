@@ -124,9 +124,9 @@ class Comparison:
 def compare(cell: dict[int, float], reference: dict[int, float]) -> Comparison:
     """Results by seed against others (same seed: same samples and initial weights).
 
-    Raises ValueError where the two do not have the same seeds.
+    Raises ValueError where the two do not have the same seeds, or none.
     """
-    if cell.keys() != reference.keys():
+    if not cell or cell.keys() != reference.keys():
         raise ValueError(f"seeds {sorted(cell)} and {sorted(reference)} cannot be paired")
     ours, theirs = list(cell.values()), list(reference.values())
     wins = stats.mannwhitneyu(ours, theirs).statistic

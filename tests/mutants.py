@@ -270,7 +270,7 @@ def examine(folder: Path, tests: list[str], mutant: Mutant | None = None) -> Out
 def processes(count: int) -> ProcessPoolExecutor:
     """Processes that start with the slow imports done, one for each call."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hypothesis", "joblib", "matplotlib.pyplot", "pooch", "pytest",
+    context.set_forkserver_preload(["hypothesis", "joblib", "matplotlib.pyplot", "pytest",
                                     "requests", "scipy.optimize", "scipy.stats", "sklearn.datasets",
                                     "torch", "tqdm.auto"])
     return ProcessPoolExecutor(count, mp_context=context, max_tasks_per_child=1)

@@ -10,6 +10,8 @@ import hashlib
 import os
 import struct
 import threading
+import tracemalloc
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,13 +100,14 @@ def folder(monkeypatch, tmp_path, arrays):
 
 
 class Mirror(ThreadingHTTPServer):
-    """A local server: ``routes`` maps a path to a body, ``cut`` and ``stalled`` hold bad paths."""
+    """A local server: ``routes`` maps a path to a body, ``cut``, ``stalled`` and ``trickled`` hold
+    bad paths."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.routes, self.cut, self.stalled = {}, set(), set()
+        self.routes, self.cut, self.stalled, self.trickled = {}, set(), set(), set()
         self.asked, self.waited_in_vain = [], []
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -127,6 +130,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.path in server.trickled:
+            self.wfile.write(body[:1])
+            server.closing.wait()
+            return
         self.wfile.write(body[: len(body) // 2] if self.path in server.cut else body)
 
     def log_message(self, *args):
@@ -227,7 +234,7 @@ DAMAGE = {
     "count too low": (
         LABELS,
         lambda a: gzip.compress(idx(a) + b"\0"),
-        "13 values, expected 12",
+        "more values, expected 12",
     ),
     "other pixels": (IMAGES, lambda a: gzip.compress(idx(a ^ 1)), "SHA-256"),
     "labels in another order": (LABELS, lambda a: gzip.compress(idx(a[::-1].copy())), "SHA-256"),
@@ -299,6 +306,118 @@ def test_a_hash_of_the_gzip_file_refuses_a_repacked_copy(arrays, source):
         data._decode(gzip.compress(idx(arrays[IMAGES]), mtime=2), file)
 
 
+@pytest.mark.parametrize("shape", [(1000, 1000), (1_000_000,)], ids=["images", "labels"])
+def test_no_more_is_unpacked_than_the_file_should_hold(shape):
+    """Broken if a small file could fill the memory: 256 MB of zeros from a quarter of a megabyte.
+
+    The largest that is held is the content expected, 1 MB, with what unpacking it needs.
+    """
+    packer = zlib.compressobj(wbits=31)
+    header = idx(np.zeros(0, np.uint8), shape=shape)
+    bomb = packer.compress(header) + b"".join(packer.compress(bytes(2**20)) for _ in range(256))
+    bomb += packer.flush()
+    tracemalloc.start()
+    with pytest.raises(data.DataCorrupted, match="more values, expected"):
+        data._decode(bomb, data._File("bomb", shape, "0" * 64))
+    assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    tracemalloc.stop()
+
+
+def test_incompressible_bytes_fit_the_bound(arrays):
+    """Broken if an honest file, packed as badly as gzip can, is refused for its size."""
+    for array in (np.random.default_rng(0).integers(0, 10, 10, dtype=np.uint8),
+                  np.random.default_rng(0).integers(0, 256, (300, 28, 28), dtype=np.uint8)):
+        file = describe("file", array)
+        for level in (0, 1, 9):
+            payload = gzip.compress(idx(array), compresslevel=level)
+            np.testing.assert_array_equal(data._decode(payload, file), array)
+
+
+def test_a_local_file_that_is_too_large_is_not_read(folder):
+    """Broken if a file of any size goes into memory before it is looked at: here 1 TB of holes."""
+    os.truncate(folder / IMAGES, 2**40)
+    with pytest.raises(data.DataCorrupted, match=f"{IMAGES}: more than 1,112 bytes"):
+        data.load("mnist")
+
+
+# --- sources that cannot be used -----------------------------------------------------------------
+
+
+def homeless(monkeypatch):
+    """A user without an entry among the users, as in a container."""
+    def nobody(uid):
+        raise KeyError(uid)
+
+    for name in ("HOME", "LNN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+
+
+def without(name):
+    """A setting that names a file which is not there."""
+    return lambda monkeypatch: monkeypatch.setenv(name, "/nowhere/at all")
+
+
+UNUSABLE = {
+    "REQUESTS_CA_BUNDLE": (without("REQUESTS_CA_BUNDLE"), "/nowhere/at all"),
+    "CURL_CA_BUNDLE": (lambda m: (m.delenv("REQUESTS_CA_BUNDLE", raising=False),
+                                  without("CURL_CA_BUNDLE")(m)), "/nowhere/at all"),
+    "no home": (homeless, "LNN_CACHE= cannot be used ("),
+    "empty home": (lambda m: (m.setenv("HOME", ""), m.delenv("LNN_CACHE")), "LNN_DATA is not set"),
+    "no such user": (lambda m: m.setenv("LNN_DATA", "~no-such-user/data"),
+                     "LNN_DATA=~no-such-user/data cannot be used"),
+    "no such user's cache": (lambda m: m.setenv("LNN_CACHE", "~no-such-user/cache"),
+                             "LNN_CACHE=~no-such-user/cache cannot be used"),
+    "no possible name": (lambda m: m.setenv("LNN_DATA", "x" * 5000), "LNN_DATA="),
+    "a file": (lambda m: m.setenv("LNN_DATA", __file__), f"LNN_DATA={__file__} does not hold it"),
+}
+
+
+@pytest.fixture
+def unsafe(monkeypatch, source):
+    """One mirror, with TLS, so that certificates are asked for; nobody listens there."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
+        url = f"https://127.0.0.1:{closed.server_address[1]}/"
+    monkeypatch.setitem(data._SOURCES, "mnist", dataclasses.replace(source, mirrors=(url,)))
+    return url
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_source_that_cannot_be_used_is_named(case, monkeypatch, unsafe):
+    """Broken if an error of the operating system ends a run that allowed a substitute."""
+    prepare, words = UNUSABLE[case]
+    prepare(monkeypatch)
+    dataset = data.load("mnist", fallback=True)
+    assert dataset.name == "digits"
+    assert words in dataset.notice and f"{unsafe} (" in dataset.notice
+
+
+@pytest.mark.parametrize("case", ["no home", "no such user", "no such user's cache",
+                                  "no possible name", "a file"])
+@pytest.mark.filterwarnings("ignore:cannot cache")
+def test_the_next_source_is_tried(case, monkeypatch, mirror, good, arrays):
+    """Broken if a folder that cannot be used keeps a machine with internet from its data."""
+    UNUSABLE[case][0](monkeypatch)
+    mirror.serve("first", good)
+    assert_is_tiny(data.load("mnist"), arrays)
+
+
+def test_without_a_folder_for_it_there_is_no_cache(monkeypatch, mirror, good, arrays):
+    """Broken if each process downloads everything again and nobody is told."""
+    homeless(monkeypatch)
+    mirror.serve("first", good)
+    with pytest.warns(UserWarning, match="cannot cache .* set LNN_CACHE=folder"):
+        assert_is_tiny(data.load("mnist"), arrays)
+
+
+def test_a_relative_folder_is_named_in_full(monkeypatch, tmp_path):
+    """Broken if a reader cannot see where LNN_DATA=data was looked for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LNN_DATA", "data")
+    notice = data.load("mnist", fallback=True).notice
+    assert f"LNN_DATA={tmp_path / 'data'} does not hold it" in notice
+
+
 # --- download ------------------------------------------------------------------------------------
 
 
@@ -340,12 +459,16 @@ def spoil(mirror, place, how, good, arrays):
     if how == "a page instead of the file":
         mirror.routes[path] = b"<html>Please log in to the network</html>"
         return "not a complete gzip file"
+    if how == "too large":
+        mirror.routes[path] += bytes(2000)
+        return "more than 1,112 bytes"
     assert how == "wrong bytes"
     mirror.routes[path] = gzip.compress(idx(arrays[IMAGES] ^ 1))
     return "SHA-256"
 
 
-FAILURES = ["404", "cut connection", "silence", "a page instead of the file", "wrong bytes"]
+FAILURES = ["404", "cut connection", "silence", "a page instead of the file", "too large",
+            "wrong bytes"]
 
 
 @pytest.mark.parametrize("how", FAILURES)
@@ -372,6 +495,24 @@ def test_a_failed_download_leaves_nothing_behind(how, monkeypatch, mirror, good,
     assert f"{mirror.url}/first/" in message and f"{mirror.url}/second/" in message
     assert IMAGES not in cached_files()
     assert set(cached_files()) <= set(OFFICIAL)  # the complete ones, no temporary file
+
+
+def test_a_download_that_never_ends_is_given_up(monkeypatch, mirror, good):
+    """Broken if a mirror that sends a byte now and then holds a run up for days."""
+    monkeypatch.setattr(data, "_PATIENCE", -1.0)
+    mirror.serve("first", good)
+    with pytest.raises(data.DataUnavailable, match="first/ .not there after -1 seconds"):
+        data.load("mnist")
+
+
+def test_what_has_arrived_is_counted_at_once(monkeypatch, mirror, good):
+    """Broken if the time is looked at only when much has arrived: the server sends one byte and
+    waits. (It would wait for ever, were the connection not given up.)"""
+    monkeypatch.setattr(data, "_PATIENCE", -1.0)
+    mirror.serve("first", good)
+    mirror.trickled.add(f"/first/{IMAGES}")
+    with pytest.raises(data.DataUnavailable, match="first/ .not there after -1 seconds"):
+        data.load("mnist")
 
 
 def test_a_refused_connection_is_closed(monkeypatch, mirror):

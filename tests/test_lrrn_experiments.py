@@ -193,12 +193,12 @@ def test_the_gaussian_has_the_moments_of_the_pixels():
 
 @pytest.mark.parametrize("make, complaint", [
     (lambda: Classification("svhn"), "dataset='svhn' must be one of mnist, kmnist"),
-    (lambda: Classification(epochs=0), "epochs=0 must be at least 1"),
-    (lambda: Classification(batch=0), "batch=0 must be at least 1"),
-    (lambda: Classification(samples=0), "samples=0 must be at least 1"),
+    (lambda: Classification(epochs=0), "epochs=0 must be an integer of at least 1"),
+    (lambda: Classification(batch=0), "batch=0 must be an integer of at least 1"),
+    (lambda: Classification(samples=0), "samples=0 must be an integer of at least 1"),
     (lambda: Classification(decay=-1.0), "decay=-1.0 must not be negative"),
-    (lambda: Classification(attacked=0), "attacked=0 must be at least 1, or None"),
-    (lambda: Classification(pretraining=0), "pretraining=0 must be at least 1, or None"),
+    (lambda: Classification(attacked=0), "attacked=0 must be an integer of at least 1"),
+    (lambda: Classification(pretraining=0), "pretraining=0 must be an integer of at least 1"),
     (lambda: Classification(learning_rate=0.0), "learning_rate=0.0 must be positive"),
     (lambda: Classification(init="ones"), "init"),
     (lambda: Classification(hidden=(0,)), "0"),

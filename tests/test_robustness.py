@@ -170,7 +170,7 @@ def test_a_network_that_collapses_is_recorded(monkeypatch):
     (lambda: Robustness(samples=0), "samples=0 must be an integer of at least 1"),
     (lambda: Robustness(batch=0), "batch=0 must be an integer of at least 1"),
     (lambda: Robustness(attacked=0), "attacked=0 must be an integer of at least 1"),
-    (lambda: Robustness(samples=None), "needs a value for samples"),
+    (lambda: Robustness(samples=None), "samples=None must be an integer"),
     (lambda: Robustness("mnits"), "dataset='mnits' must be one of"),
     (lambda: Robustness(learning_rate=0.0), "learning_rate=0"),
     (lambda: robustness.radii(LiftedNetwork([2, 1]), torch.zeros(1, 2)), "at least 2 outputs"),

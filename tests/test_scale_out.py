@@ -10,28 +10,44 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import joblib
 import pytest
 
-from lnn_core import tables
+from lnn_core import tables, training
 from lnn_core.experiments import Run
-from lnn_core.records import load, sweep
+from lnn_core.records import Recorded, load, sweep
 
-ROOT = Path(__file__).parents[1]
+HERE = Path(__file__).parent
+#: Other processes import lnn_core, and this file.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE))),
+               "OMP_NUM_THREADS": "1"}
 KILLS = 20
 METHODS = {"backprop": "back-propagation", "arovr": "AROVR", "arovr_ab": "targeted"}
-#: One after the other ever longer, so that moments are in runs and between them.
 RUNS = [Run(dataset="digits", samples=100 + 50 * seed, epochs=2, hidden=(8,), seed=seed,
             method=method) for seed in range(4) for method in METHODS]
-LONGER = [Run(dataset="digits", samples=1000, epochs=6, hidden=(32,), seed=seed)
-          for seed in range(6)]
+#: Set for a process that is to be killed: the file that says when it is in the middle of a run.
+DOOMED = "LNN_TEST_DOOMED"
+
+
+@dataclass(frozen=True)
+class Stuck(Run):
+    """A training run that does not end by itself where it is doomed."""
+
+    kind = "Stuck"
+
+    def execute(self):
+        if DOOMED in os.environ:
+            Path(os.environ[DOOMED]).touch()
+            time.sleep(600)
+        return super().execute()
 
 
 def timeless(record):
@@ -47,8 +63,28 @@ def on_disk(folder):
 # --- kills ---------------------------------------------------------------------------------------
 
 
-def start(folder):
-    """Sweep in a process of its own, two runs at a time; its id.
+def die_at(event):
+    """Have this process killed at its so-manieth event: an epoch begins, or a record's file is
+    there and empty, or complete and without its name. Counted, as no clock tells how far it is."""
+    lock, left = threading.Lock(), event
+
+    def counted(function):
+        def call(*args, **options):
+            nonlocal left
+            with lock:
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **options)
+
+        return call
+
+    training.train_epoch = counted(training.train_epoch)
+    json.dump, os.replace = counted(json.dump), counted(os.replace)
+
+
+def killed(folder, event):
+    """Sweep in a process of its own, two runs at a time, until it is through or is killed.
 
     In threads: processes would spend their lives importing torch. The caller writes the records
     whoever computes them.
@@ -56,24 +92,13 @@ def start(folder):
     process = os.fork()
     if process == 0:
         try:
+            die_at(event)
             with joblib.parallel_config("threading"):
                 sweep(RUNS, folder, jobs=2)
             os._exit(0)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
-    return process
-
-
-def kill(folder, moments, longest):
-    """Start a sweep and kill it, some records later and somewhere in the next runs."""
-    process, enough = start(folder), len(on_disk(folder)) + moments.randrange(3)
-    while len(on_disk(folder)) < min(enough, len(RUNS)):
-        if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            break  # with an error
-        time.sleep(0.002)
-    time.sleep(moments.random() * longest)
-    os.kill(process, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     assert code in (0, -signal.SIGKILL), f"exit code {code}"
 
@@ -81,12 +106,11 @@ def kill(folder, moments, longest):
 def kill_and_resume(folder):
     """KILLS kills; where a sweep was through before, the next starts with an empty folder. Prints
     how many records each kill left."""
-    serial = sweep(RUNS, folder / "serial", jobs=1)  # imports, too, what training imports late
-    longest, moments = max(record["seconds"] for record in serial[1:]), random.Random(0)
-    left, now = [], folder / "killed-0"
+    sweep(RUNS, folder / "serial", jobs=1)  # imports, too, what training imports late
+    moments, left, now = random.Random(0), [], folder / "killed-0"
     for _ in range(KILLS):
         before = on_disk(now)
-        kill(now, moments, longest)
+        killed(now, moments.randint(2, 12))  # of four events a run
         after = on_disk(now)
         assert before.items() <= after.items(), "a record was lost or made again"
         left.append(len(after))
@@ -99,13 +123,12 @@ def kill_and_resume(folder):
 def test_killed_sweeps_resume(tmp_path):
     """SIGKILL, 20 times. If it fails, a record is lost, damaged, made again, or another than it
     would have been."""
-    finished = subprocess.run(
-        [sys.executable, __file__, str(tmp_path)], capture_output=True, text=True, timeout=600,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    finished = subprocess.run([sys.executable, __file__, str(tmp_path)], capture_output=True,
+                              text=True, env=ENVIRONMENT)
     assert finished.returncode == 0, finished.stderr
     report = json.loads(finished.stdout)
     middle = [count for count in report["left"] if 0 < count < len(RUNS)]
-    assert len(report["left"]) == KILLS and len(middle) >= KILLS / 2, "killed too early or late"
+    assert len(report["left"]) == KILLS and len(middle) >= KILLS / 2, report["left"]
     serial, *others = sorted(tmp_path.iterdir(), key=lambda folder: folder.name != "serial")
     expected = [load(run, serial) for run in RUNS]
     table = tables.table_1(expected, "digits", METHODS)
@@ -117,6 +140,68 @@ def test_killed_sweeps_resume(tmp_path):
     assert not report["dask"], "imported without need"
 
 
+# --- processes that are left ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Where(Recorded):
+    """Finds the process that it is in, which it also prints; an endless one then stays there for
+    longer than any test, and says so."""
+
+    kind = "Where"
+    number: int
+    endless: bool = False
+
+    def execute(self):
+        print(os.getpid(), flush=True)
+        if self.endless:
+            time.sleep(600)
+            print("survived", flush=True)
+        return {"process": os.getpid()}
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_worker_outlives_its_sweep(tmp_path, kill):
+    """A sweep that is killed in the middle of two runs. If it fails, its workers go on computing
+    what nobody will write, or keep their memory for minutes."""
+    script = """if True:
+        import sys
+        from test_scale_out import Where, sweep
+        sweep([Where(number, endless=True) for number in range(3)], sys.argv[1], jobs=2)
+        """
+    sweeping = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    with sweeping:
+        workers = {int(sweeping.stdout.readline()) for _ in range(2)}
+        assert len(workers) == 2 and sweeping.pid not in workers
+        sweeping.send_signal(kill)
+        rest = sweeping.stdout.read()  # until the last of the processes has closed it
+    assert rest == "" and sweeping.returncode in (-kill, 1)
+
+
+def test_no_worker_is_left_after_a_sweep(tmp_path):
+    """If it fails, a notebook that sweeps goes on with several processes' memory in use."""
+    found = sweep([Where(number) for number in range(4)], tmp_path, jobs=2)
+    workers = {record["process"] for record in found}
+    assert os.getpid() not in workers
+    for worker in workers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*tasks which were still being processed:UserWarning")
+def test_a_sweep_that_breaks_off_waits_for_nothing(tmp_path, monkeypatch, capfd):
+    """Ctrl-C while a record is written and another run goes on. If it fails, the sweep stops only
+    when all its runs are through (here: after ten minutes)."""
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lnn_core.records.sweeping.save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        sweep([Where(0), Where(1, endless=True)], tmp_path, jobs=2)
+    assert not list(tmp_path.iterdir()) and "survived" not in capfd.readouterr().out
+
+
 # --- a cluster -----------------------------------------------------------------------------------
 
 
@@ -124,30 +209,33 @@ def test_killed_sweeps_resume(tmp_path):
 def cluster(tmp_path):
     """A scheduler's address, and its two workers by name: processes of this machine."""
     file = tmp_path / "scheduler.json"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with ExitStack() as stack:
-        def run(name, *arguments):
+        def run(name, *arguments, **more):
             log = stack.enter_context((tmp_path / f"{name}.log").open("w"))
             process = stack.enter_context(subprocess.Popen(
                 [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1",
                  "--no-dashboard", "--scheduler-file", str(file)],
-                env=environment, cwd=tmp_path, stdout=log, stderr=log))
+                env={**ENVIRONMENT, **more}, cwd=tmp_path, stdout=log, stderr=log))
             stack.callback(process.kill)
             return process
 
-        run("scheduler", "scheduler", "--port", "0")
-        workers = {name: run(name, "worker", "--name", name, "--nthreads", "1", "--no-nanny",
-                             "--death-timeout", "300") for name in ("first", "second")}
-        yield json.loads(patiently(lambda: file.exists() and file.read_text()))["address"], workers
+        scheduler = run("scheduler", "scheduler", "--port", "0")
+        patiently(file.exists, scheduler)
+        address = patiently(lambda: json.loads(file.read_text() or "{}").get("address"), scheduler)
+        arguments = "worker", "--nthreads", "1", "--no-nanny", "--name"
+        workers = {"doomed": run("doomed", *arguments, "doomed", **{DOOMED: str(tmp_path / "busy")}),
+                   "other": run("other", *arguments, "other")}
+        with connect(address) as client:
+            patiently(lambda: len(client.scheduler_info()["workers"]) == 2, *workers.values())
+        yield address, workers
 
 
-def patiently(ask):
-    """The answer, as soon as there is one."""
-    for _ in range(6000):
-        if answer := ask():
-            return answer
+def patiently(ask, *processes):
+    """The answer, as soon as there is one: however long it takes, while the processes live."""
+    while not (answer := ask()):
+        assert all(process.poll() is None for process in processes), "a process has ended"
         time.sleep(0.05)
-    raise TimeoutError("nothing for five minutes")
+    return answer
 
 
 def connect(address):
@@ -157,31 +245,21 @@ def connect(address):
     return Client(address, set_as_default=False)
 
 
-def kill_while_busy(address, workers, folder):
-    """Once there is a record, kill the first worker while it has work; what it had."""
-    with connect(address) as client:
-        info = client.scheduler_info()["workers"]
-        victim, = (where for where, about in info.items() if about["name"] == "first")
-        patiently(lambda: on_disk(folder))
-        had = patiently(lambda: client.processing()[victim])
-        workers["first"].kill()
-        return had
-
-
 def test_worker_that_dies_loses_nothing(cluster, tmp_path):
     """Two workers, one killed in the middle of a run. If it fails, a run is missing, or those that
     were computed elsewhere are not the same."""
     address, workers = cluster
-    with connect(address) as client:
-        client.wait_for_workers(2, timeout=300)
-    folder = tmp_path / "records"
+    folder, busy = tmp_path / "records", tmp_path / "busy"
+    runs = [Stuck(**asdict(run)) for run in RUNS]
     with ThreadPoolExecutor(1) as pool:
-        had = pool.submit(kill_while_busy, address, workers, folder)
-        found = sweep(LONGER, folder, scheduler=address)
-        assert had.result(), "killed when it had nothing to do"
-    assert workers["first"].wait() == -signal.SIGKILL and workers["second"].poll() is None
-    assert list(on_disk(folder)) and len(on_disk(folder)) == len(LONGER)
-    assert list(map(timeless, found)) == list(map(timeless, sweep(LONGER, tmp_path / "serial", 1)))
+        sweeping = pool.submit(sweep, runs, folder, scheduler=address)
+        patiently(lambda: busy.exists() or sweeping.done(), *workers.values())
+        workers["doomed"].kill()
+        found = sweeping.result()
+    assert busy.exists(), "killed when it had nothing to do"
+    assert workers["doomed"].wait() == -signal.SIGKILL and workers["other"].poll() is None
+    assert len(on_disk(folder)) == len(runs)
+    assert list(map(timeless, found)) == list(map(timeless, sweep(runs, tmp_path / "serial", 1)))
 
 
 def test_a_run_that_fails_on_a_worker_stops_no_other(cluster, tmp_path):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .. import cifar, data
+from ..checks import at_least, one_of, positive
 from ..convex import Identity, ReLU
 from ..data import Dataset, Split
 from ..records import Recorded
@@ -64,15 +65,13 @@ class Training(Recorded):
     init: str = "normal"
 
     def __post_init__(self) -> None:
-        allowed = (*DATASETS, *_CIFAR, "digits")  # digits: for trying things out
-        if self.dataset not in allowed:
-            raise ValueError(f"dataset={self.dataset!r} must be one of {', '.join(allowed)}")
+        super().__post_init__()
+        # digits: for trying things out
+        one_of("dataset", self.dataset, (*DATASETS, *_CIFAR, "digits"))
         for name in ("batch", "epochs", "samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be positive")
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
+        positive("learning_rate", self.learning_rate)
 
     def prepare(self) -> None:
         """Load the data."""
@@ -121,6 +120,7 @@ class Classification(Training):
     attacked : so many of the first test images are attacked at the best epoch.
     """
 
+    kind = "Classification"
     hidden: tuple[int, ...] = (64, 64)
     decay: float = 5e-3
     pretraining: int | None = None
@@ -129,8 +129,8 @@ class Classification(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("pretraining", "attacked"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1, or None")
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
         parameter_groups(self.network(1), self.decay)  # ValueErrors of settings: now
 
     @property
@@ -226,15 +226,14 @@ class Reconstruction(Training):
     bias : False trains without the biases b and c; None with them.
     """
 
+    kind = "Reconstruction"
     activation: str = "relu"
     hidden: tuple[int, ...] = (32, 32)
     bias: bool | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation={self.activation!r} must be one of "
-                             f"{', '.join(ACTIVATIONS)}")
+        one_of("activation", self.activation, ACTIVATIONS)
         self.network(1)  # ValueErrors of settings: now
 
     def network(self, inputs: int) -> LRRN:

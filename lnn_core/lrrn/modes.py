@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import data
+from ..checks import at_least
 from ..records import Recorded
 from .experiments import packed
 
@@ -23,12 +24,13 @@ class PrincipalModes(Recorded):
     length 1, largest variance first) and the share of the ``variance`` along each.
     """
 
+    kind = "PrincipalModes"
     dataset: str = "mnist"
     count: int = 32
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count={self.count} must be at least 1")
+        super().__post_init__()
+        at_least("count", self.count, 1)
 
     def prepare(self) -> None:
         """Load the data."""

@@ -2,12 +2,14 @@
 
 A :class:`Recorded` is all that decides a computation. Its record is one file named by the hash
 of the configuration and written atomically: killing a :func:`sweep` at any moment loses at most
-the runs in flight. Tables and figures are functions of records.
+the runs in flight. A digest in it tells whether what was found has been changed since. Tables
+and figures are functions of records.
 
 ``python -m lnn_core.records repeat RECORD.json`` computes one again and compares.
 """
 
-from .recorded import Recorded, load, save
+from .files import load, save
+from .recorded import Recorded
 from .sweeping import sweep
 
 __all__ = ["Recorded", "load", "save", "sweep"]

@@ -1,14 +1,21 @@
 """``python -m lnn_core.records repeat RECORD.json``: compute a record again and compare.
 
-Exit status: 0 if the results agree, 1 if they do not, 2 where the file holds no record.
+Exit status: 0 if the results agree, 1 if they do not, 2 where the file holds no record, 3 where it
+cannot be computed again.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import traceback
 from pathlib import Path
 
+# They declare the kinds of records that there are: no file decides what is imported.
+from .. import experiments, robustness  # noqa: F401
+from ..lrrn import modes  # noqa: F401
+from .files import claim
 from .repeating import read, repeat
 
 
@@ -20,17 +27,23 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("record", type=Path, metavar="RECORD.json")
     command.add_argument("--into", type=Path, metavar="FOLDER", help="keep the new record there")
-    command.add_argument("--tolerance", type=float, default=5e-3, metavar="T",
-                         help="results agree where |new - old| <= T max(1, |old|) (default: "
-                         "%(default)s); whole numbers, such as the best epoch, are not judged")
+    command.add_argument("--tolerance", type=float, default=1.0, metavar="F",
+                         help="F times the tolerances that lnn_core/records/tolerances.py explains"
+                         " (default: %(default)s; 0: to the last digit)")
     options = parser.parse_args(arguments)
-    if not options.tolerance >= 0:
-        command.error(f"--tolerance {options.tolerance} must be at least 0")
+    if not 0 <= options.tolerance < math.inf:
+        command.error(f"--tolerance {options.tolerance} must be a finite number of at least 0")
     try:
         run, recorded = read(options.record)
-    except ValueError as error:
+        if options.into is not None:
+            claim(options.into)
+    except (OSError, ValueError) as error:
         command.error(str(error))
-    return 0 if repeat(run, recorded, options.into, options.tolerance) else 1
+    try:
+        return 0 if repeat(run, recorded, options.into, options.tolerance) else 1
+    except Exception:
+        traceback.print_exc()
+        return 3
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
-"""What a record is, and how it gets to the disk and back."""
+"""What a record is about, and how it comes into being."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import pkgutil
 import platform
 import re
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from dataclasses import asdict, fields
@@ -17,15 +14,40 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+from .files import seal
+from .settings import normalise
 
-#: What records were about before they said it themselves.
-FIRST_KIND = "lnn_core.experiments:Run"
+#: The classes that records can be about, by their kind; subclasses of Recorded add themselves.
+KINDS: dict[str, type[Recorded]] = {}
 
 
 class Recorded(ABC):
     """A computation that its settings decide. Subclasses are frozen dataclasses whose fields are
-    those settings: numbers, strings, None, and tuples of them.
+    those settings: numbers, strings, None, and tuples of numbers or strings.
+
+    Settings are brought to the types that the fields declare, so that 1 and 1.0 are one
+    configuration (see :func:`.settings.normalise`); a subclass with a ``__post_init__`` of its
+    own calls this one first.
     """
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """What records call the class: a constant of it, such as ``kind = "Run"``. It stays
+        when the class is renamed or moves."""
+
+    def __init_subclass__(cls, **options) -> None:
+        super().__init_subclass__(**options)
+        kind = vars(cls).get("kind")
+        if kind is None:  # its parent's, or for its children to say
+            return
+        other = KINDS.get(kind, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"kind={kind!r} is that of {other.__module__}.{other.__qualname__}")
+        KINDS[kind] = cls  # for a second time where a notebook's cell is run again
+
+    def __post_init__(self) -> None:
+        normalise(self)
 
     @property
     def config(self) -> dict:
@@ -38,11 +60,6 @@ class Recorded(ABC):
     def key(self) -> str:
         """The name of the record: 16 hexadecimal digits of the configuration's SHA-256."""
         return hashlib.sha256(json.dumps(self.config).encode()).hexdigest()[:16]
-
-    @property
-    def kind(self) -> str:
-        """Where the class is found: "module:class"."""
-        return f"{type(self).__module__}:{type(self).__qualname__}"
 
     @property
     def cost(self) -> float:
@@ -59,11 +76,14 @@ class Recorded(ABC):
         """Compute, and return what was found, as JSON has it; the disk is not written to."""
 
     def record(self) -> dict:
-        """Compute, and return the record: what was found, and where it comes from."""
+        """Compute, and return the record: what was found, and where it comes from, sealed.
+
+        ValueError or TypeError for findings that JSON cannot hold, such as a NaN.
+        """
         self.prepare()
         started = time.perf_counter()
         found = self.execute()
-        return {
+        return seal({
             "kind": self.kind,
             "config": self.config,
             **found,
@@ -73,7 +93,7 @@ class Recorded(ABC):
             "machine": {"processor": processor(), "architecture": platform.machine(),
                         "instructions": torch.backends.cpu.get_cpu_capability(),
                         "system": platform.system(), "threads": torch.get_num_threads()},
-        }
+        })
 
 
 def processor() -> str:
@@ -84,61 +104,17 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def save(record: dict, path: Path) -> None:
-    """Write a record atomically: readers see all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".record-", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(record, file, indent=None, separators=(",", ":"), allow_nan=False)
-            file.write("\n")
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def load(run: Recorded, folder: Path) -> dict | None:
-    """The record of a run, or None where there is none.
-
-    Raises ValueError for a file that is no record of this run: it names the file, and is
-    left for a person to look at rather than being overwritten.
-    """
-    path = Path(folder) / f"{run.key}.json"
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text())
-        found = record["config"]
-    except (ValueError, KeyError, TypeError) as error:  # not JSON, not text, not a record
-        raise ValueError(f"{path} is damaged ({error}); delete it to run it again") from error
-    if found != run.config:
-        raise ValueError(f"{path} holds the record of another configuration: {found}")
-    kind = record.get("kind", FIRST_KIND)
-    if kind != run.kind:
-        raise ValueError(f"{path} holds the record of another kind: {kind}, not {run.kind}")
-    return record
-
-
 def rebuild(record: dict) -> Recorded:
-    """The run that a record is about.
+    """The run that a record is about, of a class in :data:`KINDS`: a record is data, and what
+    it names is looked up, never imported.
 
     Raises ValueError where this version of the code has no such run.
     """
-    kind, config = record.get("kind", FIRST_KIND), record["config"]
-    try:
-        found = pkgutil.resolve_name(kind)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"kind={kind!r} cannot be imported ({error})") from error
-    if not (isinstance(found, type) and issubclass(found, Recorded)):
-        raise ValueError(f"kind={kind!r} must be a subclass of Recorded")
-    names = [field.name for field in fields(found)]
-    run = found(**{name: _hashable(config.get(name)) for name in names})
+    kind, config = record["kind"], record["config"]
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} must be one of {', '.join(sorted(KINDS))}")
+    found = KINDS[kind]
+    run = found(**{field.name: config.get(field.name) for field in fields(found)})
     if run.config != config:
         raise ValueError(f"{kind} has no run with the settings {config}: it would be {run.config}")
     return run
-
-
-def _hashable(value: object) -> object:
-    """JSON's lists as tuples."""
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value

@@ -2,79 +2,79 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from .recorded import Recorded, rebuild, save
+from . import files
+from .files import PROVENANCE, save
+from .recorded import Recorded, rebuild
+from .tolerances import by_epoch, tolerance
 
-#: What a record holds beside findings.
-PROVENANCE = ("seconds", "versions", "machine", "data")
 #: What a finding is, taken apart: a number, a text, a truth value, or a curve.
-Leaf = float | str | bool | list[float]
+Leaf = float | str | bool | np.ndarray
+NOTHING = np.empty(0)
 
 
 def read(path: Path) -> tuple[Recorded, dict]:
     """A record and its run; ValueError names the file that holds none."""
+    record = files.read(path)
     try:
-        record = json.loads(path.read_text())
         return rebuild(record), record
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no record of this code's runs: {error!r}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} holds no record of this code's runs: {error}") from error
 
 
-def repeat(run: Recorded, recorded: dict, into: Path | None = None,
-           tolerance: float = 5e-3) -> bool:
+def repeat(run: Recorded, recorded: dict, into: Path | None = None, factor: float = 1.0) -> bool:
     """Compute a record again, print both, and tell whether the results agree.
 
     into : a folder for the new record.
-    tolerance : see :func:`agree`.
+    factor : of the tolerances in :mod:`.tolerances`.
     """
-    print(f"{run}\nIt took {recorded['seconds']:.0f} s when it was recorded.", flush=True)
+    _say(f"{run}\nIt took {recorded['seconds']:.0f} s when it was recorded.")
     torch.set_num_threads(1)  # as in a sweep: more threads sum in another order
     repeated = run.record()
+    _say("\n".join(side_by_side(recorded, repeated)))
+    wrong = list(disagreements(recorded, repeated, factor))
+    if recorded["digest"] == repeated["digest"]:
+        _say("\nAll that was found is the same, to the last digit.")
+    elif wrong:
+        _say(f"\nThe results do NOT agree (tolerances times {factor:g}):\n" + "\n".join(wrong))
+    else:
+        _say(f"\nThe results agree (tolerances times {factor:g}).")
     if into is not None:
         save(repeated, into / f"{run.key}.json")
-    before, after = findings(recorded), findings(repeated)
-    print("\n".join(side_by_side(before, after, recorded, repeated)))
-    good = agree(before, after, tolerance)
-    print("\nAll that was found is the same, to the last digit." if before == after else
-          f"\nThe results {'agree' if good else 'do NOT agree'} (tolerance {tolerance:g}).")
-    return good
+    return not wrong
 
 
 def findings(record: dict) -> dict[str, Leaf]:
     """What was found, by names such as "history.test"; what is None is left out."""
     return {name: leaf for part, value in record.items()
-            if part not in ("kind", "config", *PROVENANCE) for name, leaf in _leaves(part, value)}
+            if part not in ("kind", "config", "digest", *PROVENANCE)
+            for name, leaf in _leaves(part, value)}
 
 
-def agree(before: dict[str, Leaf], after: dict[str, Leaf], tolerance: float) -> bool:
-    """Whether findings under "result" are the same up to |new − old| ≤ tolerance·max(1, |old|).
-
-    Of whole numbers, such as the best epoch, only the presence counts: where two epochs are
-    nearly as good, a rounding error decides between them.
-    """
-    def close(old: Leaf, new: Leaf) -> bool:
-        if isinstance(old, list) and isinstance(new, list):
-            return len(old) == len(new) and all(map(close, old, new))
-        if _is_number(old) and _is_number(new):
-            whole = isinstance(old, int) and isinstance(new, int)
-            return whole or abs(new - old) <= tolerance * max(1.0, abs(old))
-        return old == new
-
-    old, new = ({name: leaf for name, leaf in all_of_it.items()
-                 if name.split(".")[0] == "result"} for all_of_it in (before, after))
-    return old.keys() == new.keys() and all(close(old[name], new[name]) for name in old)
+def disagreements(recorded: dict, repeated: dict, factor: float = 1.0) -> Iterator[str]:
+    """What two records of a run do not agree on, a line each: see :mod:`.tolerances`."""
+    kind, before, after = recorded["kind"], findings(recorded), findings(repeated)
+    for name in before | after:
+        if name not in before or name not in after:
+            yield f"{name}: only in the {'repeated' if name in after else 'recorded'} one"
+        elif not _agree(f"{kind}.{name}", before[name], after[name], factor):
+            yield (f"{name}: {_short(before[name])} and {_short(after[name])}, "
+                   f"distance {_distance(before[name], after[name])}, "
+                   f"{tolerance(f'{kind}.{name}')}")
 
 
-def side_by_side(before: dict[str, Leaf], after: dict[str, Leaf], recorded: dict,
-                 repeated: dict) -> Iterator[str]:
-    """A table's lines: values, then provenance, then every curve's largest difference."""
+def side_by_side(recorded: dict, repeated: dict) -> Iterator[str]:
+    """A table's lines: values, then provenance, then how far curves are from each other."""
+    before, after = findings(recorded), findings(repeated)
     names = list(before | after)
-    curves = [name for name in names if isinstance(before.get(name, after.get(name)), list)]
+    curves = [name for name in names if isinstance(before.get(name, after.get(name)), np.ndarray)]
     yield _line("", "recorded", "repeated")
     for name in names:
         if name not in curves:
@@ -83,38 +83,88 @@ def side_by_side(before: dict[str, Leaf], after: dict[str, Leaf], recorded: dict
         old, new = (dict(_leaves(part, record.get(part))) for record in (recorded, repeated))
         for name in old | new:
             yield _line(name, _short(old.get(name)), _short(new.get(name)))
-    yield "\n" + _line("curve", "largest difference", "values")
+    yield "\n" + _line("curve", "mean distance", "values")
     for name in curves:
-        old, new = before.get(name, []), after.get(name, [])
-        largest = max((abs(b - a) for a, b in zip(old, new)), default=0.0)
-        yield _line(name, _short(largest),
-                    f"{len(old)}" if len(old) == len(new) else f"{len(old)} and {len(new)}")
+        old, new = before.get(name, NOTHING), after.get(name, NOTHING)
+        yield _line(name, _distance(old, new), f"{_short(old)} and {_short(new)}")
+
+
+def _agree(name: str, old: Leaf, new: Leaf, factor: float) -> bool:
+    allowed = tolerance(name)
+    if type(old) is not type(new):
+        return False
+    if isinstance(old, np.ndarray) and len(old) != len(new):
+        if not (by_epoch(name) and len(old) and len(new)):
+            return False
+    if allowed is None:
+        return True
+    if not isinstance(old, float | np.ndarray):
+        return old == new
+    old, new = _paired(old, new)
+    return not len(old) or allowed.allows(old, new, factor)
+
+
+def _paired(old: float | np.ndarray, new: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The entries that both have."""
+    old, new = np.atleast_1d(old), np.atleast_1d(new)
+    length = min(len(old), len(new))
+    both = ~np.isnan(old[:length]) & ~np.isnan(new[:length])
+    return old[:length][both], new[:length][both]
+
+
+def _distance(old: Leaf, new: Leaf) -> str:
+    """The mean distance of numbers, as text."""
+    if not (isinstance(old, float | np.ndarray) and isinstance(new, float | np.ndarray)):
+        return "–"
+    old, new = _paired(old, new)
+    return _short(float(np.abs(new - old).mean())) if len(old) else "–"
 
 
 def _leaves(name: str, value: object) -> Iterator[tuple[str, Leaf]]:
-    """(dotted name, leaf) of a value as JSON has it; arrays of numbers are flattened to curves."""
-    if isinstance(value, dict):
+    """(dotted name, leaf) of a value as JSON has it; arrays of numbers are flattened to curves, in
+    which None is NaN."""
+    if isinstance(value, dict) and value.keys() == {"columns", "scale", "values"}:
+        yield name, _unpacked(**value)
+    elif isinstance(value, dict):
         for key, part in value.items():
             yield from _leaves(f"{name}.{key}", part)
-    elif isinstance(value, list | tuple):
-        parts = [leaf for i, part in enumerate(value) for leaf in _leaves(f"{name}.{i}", part)]
-        numbers = [number for _, leaf in parts
-                   for number in (leaf if isinstance(leaf, list) else [leaf])]
-        if all(map(_is_number, numbers)):
-            yield name, numbers
+    elif isinstance(value, list):
+        if all(part is None or isinstance(part, int | float) for part in value):
+            yield name, np.array(value, dtype=float)
         else:
-            yield from parts
+            for i, part in enumerate(value):
+                yield from _leaves(f"{name}.{i}", part)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield name, float(value)
     elif value is not None:
         yield name, value
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _unpacked(columns: int, scale: list[float], values: str) -> np.ndarray:
+    """The sizes of the numbers of a matrix that ``lrrn.experiments.packed`` made: an eigenvector's
+    sign is for the library to choose."""
+    rows = np.frombuffer(base64.b64decode(values), np.int8).reshape(-1, columns)
+    return np.abs(rows * np.array(scale)[:, None]).ravel()
 
 
-def _short(value: object) -> str:
+def _short(value: Leaf | None) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{len(value)} values"
     return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _line(name: str, *values: str) -> str:
     return f"{name:24}" + "".join(f"  {value:>24}" for value in values)
+
+
+def _say(text: str) -> None:
+    """Print. Where that fails, the computation goes on: on a terminal that does not have all
+    letters with question marks, and in silence where nobody reads any more."""
+    for words in (text, text.encode("ascii", "replace").decode()):
+        try:
+            print(words, flush=True)
+        except UnicodeError:
+            continue
+        except OSError:
+            sys.stdout = None  # where print says nothing
+        return

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import joblib
 import torch
+from joblib.externals.loky import get_reusable_executor
 from tqdm import tqdm
 
-from .recorded import Recorded, load, save
+from .files import claim, load, save
+from .recorded import Recorded
 
 #: Seconds after which an unfinished file is a killed process's: writing takes milliseconds.
 ABANDONED = 3600
@@ -36,35 +39,44 @@ def sweep(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
         package ``distributed``. (Where a local process dies, the sweep ends with joblib's
         error; the next one does the rest.)
 
-    Raises ValueError for a file in the folder that is no record of its run, before anything is
-    computed. A run that fails, or whose findings JSON cannot hold, such as a NaN, does not stop
-    the others: once they are done and kept, RuntimeError names those that failed.
+    Raises ValueError for a file in the folder that is no record of its run, and OSError for a
+    folder that cannot be written to, before anything is computed. A run that fails, whose
+    findings JSON cannot hold, such as a NaN, or whose record cannot be written, does not stop
+    the others: once they are done and kept, RuntimeError names those that failed, or were there
+    and are gone.
     """
     runs, folder = list(runs), Path(folder)
     missing = list({run.key: run for run in runs if load(run, folder) is None}.values())
     failed: list[tuple[Recorded, str]] = []
     if missing:
+        claim(folder)
         _tidy(folder)
         if scheduler is None:  # a cluster's workers have their own data
             for run in missing:
                 run.prepare()  # fail (or download) once, before any worker starts
-        with _threads_restored(), _cluster(scheduler) if scheduler else nullcontext():
+        with _threads_restored(), _processes(jobs, scheduler):
             # A run at a time: a batch would come back, and be written, only when all of it is
             # done. Dispatched at once: workers that join later find something to do.
-            work = joblib.Parallel(n_jobs=-1 if scheduler else jobs, batch_size=1,
-                                   pre_dispatch="all", return_as="generator_unordered")(
+            results = joblib.Parallel(n_jobs=-1 if scheduler else jobs, batch_size=1,
+                                      pre_dispatch="all", return_as="generator_unordered",
+                                      initializer=_end_with, initargs=(os.getpid(),))(
                 joblib.delayed(_record)(run) for run in missing)
-            for run, found in _with_progress(work, missing):
-                if isinstance(found, str):
-                    failed.append((run, found))
-                else:
-                    save(found, folder / f"{run.key}.json")
+            with closing(results) as work:  # where it breaks off, no more is computed
+                for run, found in _with_progress(work, missing):
+                    failure = found if isinstance(found, str) else _keep(run, found, folder)
+                    if failure:
+                        failed.append((run, failure))
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(missing)} runs failed; the records of the others are kept. The "
             f"first to fail, where it ran:\n{failed[0][1]}\nAll that failed:\n"
             + "\n".join(f"{run}: {text.splitlines()[-1]}" for run, text in failed))
-    return [load(run, folder) for run in runs]
+    records = [load(run, folder) for run in runs]
+    lost = [str(run) for run, record in zip(runs, records) if record is None]
+    if lost:
+        raise RuntimeError(f"{folder} has lost {len(lost)} of {len(runs)} records during the "
+                           "sweep:\n" + "\n".join(lost))
+    return records
 
 
 def _record(run: Recorded) -> tuple[Recorded, dict | str]:
@@ -72,11 +84,42 @@ def _record(run: Recorded) -> tuple[Recorded, dict | str]:
     from one process to another, and one that cannot takes the runs in flight with it."""
     torch.set_num_threads(1)  # one core a run: runs are what is parallel
     try:
-        record = run.record()
-        json.dumps(record, allow_nan=False)  # ValueError or TypeError, as saving it would
+        return run, run.record()
     except Exception:
         return run, traceback.format_exc()
-    return run, record
+
+
+def _keep(run: Recorded, record: dict, folder: Path) -> str | None:
+    """Write a record; why it could not be written, such as a full disk."""
+    try:
+        save(record, folder / f"{run.key}.json")
+    except OSError:
+        return traceback.format_exc()
+    return None
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what processes that were killed while writing left behind."""
+    for path in folder.glob(".record-*.tmp"):
+        with suppress(FileNotFoundError):  # another process was quicker
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
+
+
+def _end_with(parent: int) -> None:
+    """End this worker process as soon as the sweeping process does, however that ended: nobody
+    is left to take its results. Where the system does not tell of a parent's end (Windows), an
+    idle worker ends after joblib's five minutes.
+
+    Asking once a second, rather than Linux's PR_SET_PDEATHSIG: that signal comes when the
+    *thread* that started the worker ends.
+    """
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -87,6 +130,23 @@ def _threads_restored() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def _processes(jobs: int, scheduler: str | None) -> Iterator[None]:
+    """Within it, joblib computes where it was asked to; after it, no process of ours is left:
+    joblib would keep its workers, and their memory, for minutes."""
+    if scheduler is not None:
+        with _cluster(scheduler):
+            yield
+        return
+    kill_workers = True
+    try:
+        yield
+        kill_workers = False  # they have nothing to do
+    finally:
+        if jobs != 1:
+            get_reusable_executor(reuse=True).shutdown(kill_workers=kill_workers)
 
 
 @contextmanager
@@ -117,11 +177,3 @@ def _with_progress(work: Iterable[tuple[Recorded, dict | str]], runs: list[Recor
             yield run, found
             bar.set_description_str(f"{done} of {len(runs)} runs", refresh=False)
             bar.update(run.cost)
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what processes that were killed while writing left behind."""
-    for path in folder.glob(".record-*.tmp"):
-        with suppress(FileNotFoundError):  # another process was quicker
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                path.unlink()
