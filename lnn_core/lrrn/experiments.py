@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .. import cifar, data
+from ..checks import at_least, one_of, positive
 from ..convex import Identity, ReLU
 from ..data import Dataset, Split
 from ..records import Recorded
@@ -65,14 +66,12 @@ class Training(Recorded):
 
     def __post_init__(self) -> None:
         allowed = (*DATASETS, *_CIFAR, "digits")  # digits: for trying things out
-        if self.dataset not in allowed:
-            raise ValueError(f"dataset={self.dataset!r} must be one of {', '.join(allowed)}")
-        for name in ("batch", "epochs", "samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be positive")
+        one_of("dataset", self.dataset, allowed)
+        for name, least in (("seed", 0), ("batch", 1), ("epochs", 1)):
+            at_least(name, getattr(self, name), least)
+        if self.samples is not None:
+            at_least("samples", self.samples, 1)
+        positive("learning_rate", self.learning_rate)
 
     def prepare(self) -> None:
         """Load the data."""
@@ -129,8 +128,8 @@ class Classification(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("pretraining", "attacked"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1, or None")
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
         parameter_groups(self.network(1), self.decay)  # ValueErrors of settings: now
 
     @property
@@ -232,9 +231,7 @@ class Reconstruction(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation={self.activation!r} must be one of "
-                             f"{', '.join(ACTIVATIONS)}")
+        one_of("activation", self.activation, ACTIVATIONS)
         self.network(1)  # ValueErrors of settings: now
 
     def network(self, inputs: int) -> LRRN:

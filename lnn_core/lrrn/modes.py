@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import data
+from ..checks import at_least
 from ..records import Recorded
 from .experiments import packed
 
@@ -27,8 +28,7 @@ class PrincipalModes(Recorded):
     count: int = 32
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count={self.count} must be at least 1")
+        at_least("count", self.count, 1)
 
     def prepare(self) -> None:
         """Load the data."""
