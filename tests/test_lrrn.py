@@ -192,3 +192,33 @@ def test_single_precision_is_close_to_double():
     assert report.converged.all()
     best = reference(double, x)
     assert ((flat(z) - best).norm(dim=1) <= 1e-4 * best.norm(dim=1)).all()
+
+
+# --------------------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_network_made_on_meta_is_filled_by_its_checkpoint(assign):
+    """If it fails, bounds that a checkpoint does not carry stay uninitialised: a wrong output."""
+    net = network([4, 3, 2], lnn.Box(-0.1, 0.2))
+    x = toys.normal(torch.Generator().manual_seed(1), 5, 4)
+    empty = lrrn.LRRN([4, 3, 2], lnn.Box(-0.1, 0.2), dtype=torch.float64, device="meta")
+    if not assign:
+        empty.to_empty(device="cpu")
+    assert str(empty.load_state_dict(net.state_dict(), assign=assign)) == "<All keys matched successfully>"
+    assert torch.equal(empty(x), net(x))
+
+
+def test_bounds_are_those_of_the_sets():
+    """If it fails, a unit has another set than its layer's, or bounds of another type."""
+    net = lrrn.LRRN([4, 3, 2, 1], [lnn.ReLU(), lnn.Box(-0.5, 2)], dtype=torch.float64)
+    inf = float("inf")
+    assert net.lower.tolist() == [0, 0, 0, -0.5, -0.5, -inf] and net.lower.dtype == torch.float64
+    assert net.float().upper.tolist() == [inf, inf, inf, 2, 2, inf]
+    assert net.upper.dtype == torch.float32
+
+
+def test_the_names_in_a_checkpoint():
+    """If it fails, checkpoints of earlier versions do not load."""
+    assert set(lrrn.LRRN([4, 3, 2]).state_dict()) == {
+        f"{kind}.{k}" for kind in ("weights", "biases", "reconstruction_biases") for k in range(2)}
