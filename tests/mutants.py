@@ -20,7 +20,7 @@ import pytest
 from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-SUPPORT = ("conftest.py", "lrrn_reference.py", "reference.py", "strategies.py")
+SUPPORT = ("conftest.py", "controls.py", "lrrn_reference.py", "reference.py", "strategies.py")
 
 
 class Mutant(NamedTuple):

@@ -116,7 +116,7 @@ class _OnceDifferentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx, slope: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            raise RuntimeError("an energy's gradient holds the activations fixed and cannot be "
+            raise RuntimeError("this gradient holds the activations fixed and cannot be "
                                "differentiated again: create_graph and torch.func are not supported")
         return slope
 
