@@ -11,5 +11,6 @@ from .objectives import Contrastive, Unsupervised, parameter_groups
 __all__ = [
     "BoxQP", "Contrastive", "CoordinateDescent", "LRRN", "RRLayer", "Report", "SpectralDescent",
     "Unsupervised", "bounds", "boxqp", "certified_radius", "feed_forward", "gain", "implicit",
-    "infer", "jacobian", "layer_constants", "lipschitz", "parameter_groups", "refined_constants", "theory",
+    "infer", "jacobian", "layer_constants", "lipschitz", "parameter_groups", "refined_constants",
+    "theory",
 ]
