@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
+from .checks import instance
 from .convex import ConvexFunction, Identity, ReLU
 
 Activations = list[Tensor]
@@ -160,6 +162,11 @@ def draw_weight(weight: Tensor, fan_in: int, init: str,
 
 
 def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes as a tuple; TypeError unless all are integers, ValueError unless positive."""
+    instance("sizes", sizes, Iterable)
+    sizes = tuple(sizes)
+    for size in sizes:
+        instance("a size", size, Integral)
     sizes = tuple(int(size) for size in sizes)
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"sizes={list(sizes)} must hold at least two positive integers")

@@ -19,3 +19,12 @@ def idle(monkeypatch):
 
     for method in ("activations", "forward", "preactivation"):
         monkeypatch.setattr(lnn.LiftedNetwork, method, never)
+
+
+@pytest.fixture
+def replace(monkeypatch):
+    """replace(module, name=value, …) for the test's time."""
+    def put(module, **values):
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+    return put

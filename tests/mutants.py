@@ -20,7 +20,7 @@ import pytest
 from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-SUPPORT = ("conftest.py", "lrrn_reference.py", "reference.py", "strategies.py")
+SUPPORT = ("conftest.py", "controls.py", "lrrn_reference.py", "reference.py", "strategies.py")
 
 
 class Mutant(NamedTuple):
@@ -170,9 +170,9 @@ MUTANTS = [Mutant(*row) for row in [
      "test_lrrn.py::test_energy_is_equation_1_and_17"),
     ("clamped", "lrrn/inference.py", "qp.g[:, :free] - target @", "qp.g[:, :free] + target @",
      "test_lrrn.py::test_solution_is_that_of_scipy"),
-    ("held", "lrrn/inference.py", "torch.where(inside, torch.inf, 0.0)",
-     "torch.where(inside, torch.inf, torch.inf)",
-     "test_lrrn.py::test_output_is_differentiated_exactly"),
+    ("held", "lrrn/implicit.py", "(qp.inside(z), torch.inf, 0.0)",
+     "(qp.inside(z), torch.inf, torch.inf)",
+     "test_lrrn_derivatives.py::test_output_is_differentiated_exactly"),
     ("certificate", "lrrn/boxqp.py", "residual = ((s @ inverse) * s)",
      "residual = 0.1 * ((s @ inverse) * s)", "test_lrrn.py::test_certificate_bounds_what_is_left"),
     ("coordinate", "lrrn/boxqp.py", "(qp.g[:, j] - z @ row) / row[j]",

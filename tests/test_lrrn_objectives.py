@@ -201,7 +201,7 @@ def test_weight_decay_is_on_the_last_weight_alone():
     rest, last = lrrn.parameter_groups(net, 0.1)
     assert last["params"] == [net.weights[1]] and last["weight_decay"] == 0.1
     assert [id(p) for p in rest["params"]] == [id(net.weights[0])] and "weight_decay" not in rest
-    with pytest.raises(ValueError, match="decay=-1 must not be negative"):
+    with pytest.raises(ValueError, match="decay=-1 must be finite and not negative"):
         lrrn.parameter_groups(net, -1)
 
 

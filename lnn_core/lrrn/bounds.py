@@ -21,24 +21,30 @@ G of z_k alone. Constants multiply (Theorem 1); the discount γ cancels in each 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from numbers import Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_input, positive
-from .boxqp import Solver, SpectralDescent
-from .inference import infer, minimiser
+from ..checks import check_input, instance, not_negative, positive
+from .boxqp import Solver, SpectralDescent, chosen
+from .implicit import minimiser
+from .inference import infer
+from .model import LRRN
 
-if TYPE_CHECKING:
-    from .model import LRRN
+
+#: One number or many.
+Numbers = Tensor | np.ndarray | float
 
 
-def gain(sigma: Tensor | float, beta: float, m: float = 0.0) -> Tensor | float:
+def gain(sigma: Numbers, beta: float, m: float = 0.0) -> Numbers:
     """f_β(σ) = (1 + β)σ / (1 + βσ²), and (1 + β)σ / (1 + m + βσ²) with curvature m.
 
     f_β(σ) = f_β(1/(βσ)): it is symmetric about its maximum at 1/√β on a logarithmic scale.
     """
+    instance("sigma", sigma, Real, Tensor, np.ndarray)
+    beta, m = not_negative("beta", beta), not_negative("m", m)
     return (1 + beta) * sigma / (1 + m + beta * sigma**2)
 
 
@@ -54,6 +60,8 @@ def layer_constants(net: LRRN) -> list[float]:
 
     (The paper prints ‖W_k‖₂; its proof uses W_{k−1}, the weight that feeds layer k.)
     """
+    instance("net", net, LRRN)
+    net.check_parameters()
     return [largest_gain(beta) if beta > 0 else _norm(W)
             for W, beta in zip(net.weights, net.beta)]
 
@@ -69,6 +77,8 @@ def refined_constants(net: LRRN) -> list[float]:
 
         P_k = γ ( WᵀW + βI − (1 + β)² Wᵀ (I + βWWᵀ + P_{k+1})⁻¹ W ).
     """
+    instance("net", net, LRRN)
+    net.check_parameters()
     constants, P = [], None
     for W, beta in zip(reversed(net.weights), reversed(net.beta)):
         W = W.double()
@@ -96,10 +106,11 @@ def jacobian(net: LRRN, x: Tensor, *, solver: Solver | None = None) -> Tensor:
 
     The output is piecewise linear in x, so that this is exact off the kinks.
     """
+    instance("net", net, LRRN)
     check_input(net, x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        z = minimiser(net.quadratic(x), solver or SpectralDescent(1e-6))
+        z = minimiser(net.quadratic(x), chosen(solver, SpectralDescent(1e-6)))
         rows = [torch.autograd.grad(output.sum(), x, retain_graph=True)[0]
                 for output in z[:, -net.sizes[-1]:].unbind(1)]
     return torch.stack(rows, 1)
@@ -123,11 +134,12 @@ def certified_radius(net: LRRN, x: Tensor, *, rho: float | None = None,
     ------
     ValueError : a network with one output, or ρ not positive.
     """
+    instance("net", net, LRRN)
     outputs = net.sizes[-1]
     if outputs < 2:
         raise ValueError("a margin needs at least 2 outputs; the network has 1")
     rho = positive("rho", lipschitz(net) if rho is None else rho)
-    z, report = infer(net, x, solver=solver or SpectralDescent(1e-5))
+    z, report = infer(net, x, solver=chosen(solver, SpectralDescent(1e-5)))
     first, second = z[-1].topk(2, dim=1).values.unbind(1)
     inverse = torch.linalg.inv(net.quadratic(x[:1]).H)[-outputs:, -outputs:]
     error = (2 * report.gap * torch.linalg.eigvalsh(inverse)[-1]).sqrt()

@@ -23,15 +23,49 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import at_least, finite, instance, positive
+
 
 @dataclass(frozen=True, eq=False)
 class BoxQP:
-    """H: (n, n), symmetric, positive definite; g: (batch, n); the bounds broadcast to g."""
+    """H: (n, n), symmetric, positive definite; g: (batch, n); bounds: (n,) or (batch, n).
+
+    TypeError or ValueError for other kinds or shapes here, for values when a solver starts.
+    """
 
     H: Tensor
     g: Tensor
     lower: Tensor
     upper: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("H", "g", "lower", "upper"):
+            instance(name, getattr(self, name), Tensor)
+        if self.g.ndim != 2:
+            raise ValueError(f"g has shape {tuple(self.g.shape)}; expected (batch, n)")
+        n = self.g.shape[1]
+        for name, shapes in (("H", [(n, n)]), *((side, [(n,), tuple(self.g.shape)])
+                                                for side in ("lower", "upper"))):
+            value = getattr(self, name)
+            if tuple(value.shape) not in shapes:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}; expected "
+                                 + " or ".join(map(str, shapes)))
+            if value.dtype != self.g.dtype:
+                raise ValueError(f"{name} has dtype {value.dtype}; g has {self.g.dtype}")
+
+    def check_values(self) -> None:
+        """ValueError unless values are finite, H is symmetric and the box is not empty."""
+        finite("H", self.H)
+        finite("g", self.g)
+        if (self.H - self.H.T).norm() > torch.finfo(self.H.dtype).eps ** 0.5 * self.H.norm():
+            i, j = divmod(int((self.H - self.H.T).abs().argmax()), len(self.H))
+            raise ValueError(f"H must be symmetric; H[{i}, {j}] is {self.H[i, j].item():g}, "
+                             f"H[{j}, {i}] is {self.H[j, i].item():g}")
+        lower, upper = torch.broadcast_tensors(self.lower, self.upper)
+        empty = ~((lower <= upper) & (lower < torch.inf) & (upper > -torch.inf))
+        if empty.any():
+            raise ValueError(f"no number lies between lower={lower[empty][0].item():g} and "
+                             f"upper={upper[empty][0].item():g}")
 
     def value(self, z: Tensor) -> Tensor:
         """½zᵀHz − gᵀz, shape (batch,)."""
@@ -114,7 +148,8 @@ class CoordinateDescent:
 
     def __call__(self, qp: BoxQP, start: Tensor | None = None) -> tuple[Tensor, Report]:
         """z of shape (batch, n) from ``start`` (default: 0, projected), and a report."""
-        inverse = _inverse(qp.H)
+        _check_problem(qp, start)
+        inverse = _inverse(qp.H, qp)
         z = qp.project(torch.zeros_like(qp.g) if start is None else start)
         z = z.expand_as(qp.g).clone()
         lower, upper = (bound.expand_as(z) for bound in (qp.lower, qp.upper))
@@ -155,25 +190,26 @@ class SpectralDescent:
 
     def __post_init__(self) -> None:
         _check(self.tolerance, self.max_passes)
-        if self.check_every < 1:
-            raise ValueError(f"check_every={self.check_every} must be at least 1")
+        at_least("check_every", self.check_every, 1)
 
     def __call__(self, qp: BoxQP, start: Tensor | None = None) -> tuple[Tensor, Report]:
         """z of shape (batch, n) from ``start``, and a report.
 
         The default start is the minimum without constraints, projected.
         """
+        _check_problem(qp, start)
         keep = ~_unbounded(qp)
         reduced, complete, norm = _eliminate(qp, keep)
         scale = reduced.H.diagonal().sqrt()
         inner = reduced.rescaled(scale)
-        z, report = self._descend(inner, None if start is None else start[:, keep] * scale, norm)
+        z, report = self._descend(inner, _inverse(inner.H, qp),
+                                  None if start is None else start[:, keep] * scale, norm)
         # What is on a bound goes exactly to that bound: (b·scale)/scale need not be b.
         back = torch.where(z >= inner.upper, reduced.upper, z / scale)
         return complete(torch.where(z <= inner.lower, reduced.lower, back)), report
 
-    def _descend(self, qp: BoxQP, z: Tensor | None, norm: Tensor) -> tuple[Tensor, Report]:
-        inverse = _inverse(qp.H)
+    def _descend(self, qp: BoxQP, inverse: Tensor, z: Tensor | None,
+                 norm: Tensor) -> tuple[Tensor, Report]:
         z = qp.project(qp.g @ inverse if z is None else z).expand_as(qp.g)
         tiny, noise = torch.finfo(z.dtype).tiny, torch.finfo(z.dtype).eps ** 0.5
         m = Hm = torch.zeros_like(z)
@@ -206,6 +242,17 @@ class SpectralDescent:
         return z, report
 
 
+def _check_problem(qp: BoxQP, start: Tensor | None) -> None:
+    """TypeError or ValueError for what no solver can solve, or start from."""
+    instance("qp", qp, BoxQP)
+    qp.check_values()
+    if start is not None:
+        instance("start", start, Tensor)
+        if start.shape != qp.g.shape:
+            raise ValueError(f"start has shape {tuple(start.shape)}; expected {tuple(qp.g.shape)}")
+        finite("start", start)
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """aᵀb of each sample, shape (batch, 1)."""
     return (a * b).sum(1, keepdim=True)
@@ -220,16 +267,18 @@ def _report(qp: BoxQP, inverse: Tensor, z: Tensor, slope: Tensor, passes: int,
     return Report(passes, residual, residual <= tolerance * size)
 
 
-def _cholesky(H: Tensor) -> Tensor:
-    factor, failed = torch.linalg.cholesky_ex(H)
+def _cholesky(part: Tensor, qp: BoxQP) -> Tensor:
+    """The factor of a part of the program's H; ValueError where H is not positive definite."""
+    factor, failed = torch.linalg.cholesky_ex(part)
     if failed or not torch.isfinite(factor).all():
-        raise ValueError(f"H is not positive definite in {H.dtype}: the weights are not finite, or "
-                         f"too large (largest entry of H: {float(H.abs().max()):.1e})")
+        eigenvalues = torch.linalg.eigvalsh(qp.H.double()).tolist()
+        raise ValueError(f"H must be positive definite in {qp.H.dtype}; its smallest eigenvalue is "
+                         f"{eigenvalues[0]:.3g}, its largest {eigenvalues[-1]:.3g}")
     return factor
 
 
-def _inverse(H: Tensor) -> Tensor:
-    return torch.cholesky_inverse(_cholesky(H))
+def _inverse(part: Tensor, qp: BoxQP) -> Tensor:
+    return torch.cholesky_inverse(_cholesky(part, qp))
 
 
 def _unbounded(qp: BoxQP) -> Tensor:
@@ -245,7 +294,7 @@ def _eliminate(qp: BoxQP, keep: Tensor) -> tuple[BoxQP, Callable[[Tensor], Tenso
     S = H_kk − H_ku H_uu⁻¹ H_uk and g_k − H_ku H_uu⁻¹ g_u. The certificate of the reduced
     problem is that of the whole one. Third, g_uᵀH_uu⁻¹g_u = zᵀHz − z_kᵀSz_k, shape (batch,).
     """
-    factor = _cholesky(qp.H[~keep][:, ~keep])
+    factor = _cholesky(qp.H[~keep][:, ~keep], qp)
     across = qp.H[~keep][:, keep]
     gain = torch.cholesky_solve(across, factor)
     free = torch.cholesky_solve(qp.g[:, ~keep].T, factor).T
@@ -261,7 +310,12 @@ def _eliminate(qp: BoxQP, keep: Tensor) -> tuple[BoxQP, Callable[[Tensor], Tenso
 
 
 def _check(tolerance: float, max_passes: int) -> None:
-    if not tolerance > 0:
-        raise ValueError(f"tolerance={tolerance} must be positive")
-    if max_passes < 1:
-        raise ValueError(f"max_passes={max_passes} must be at least 1")
+    positive("tolerance", tolerance)
+    at_least("max_passes", max_passes, 1)
+
+
+def chosen(solver: Solver | None, default: Solver = SpectralDescent()) -> Solver:
+    """The solver, or the default for None; TypeError for what cannot be called."""
+    if solver is not None:
+        instance("solver", solver, Callable)
+    return default if solver is None else solver

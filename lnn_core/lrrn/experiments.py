@@ -68,9 +68,10 @@ class Training(Recorded):
         super().__post_init__()
         # digits: for trying things out
         one_of("dataset", self.dataset, (*DATASETS, *_CIFAR, "digits"))
-        for name in ("batch", "epochs", "samples"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
+        for name, least in (("seed", 0), ("batch", 1), ("epochs", 1)):
+            at_least(name, getattr(self, name), least)
+        if self.samples is not None:
+            at_least("samples", self.samples, 1)
         positive("learning_rate", self.learning_rate)
 
     def prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""Free and clamped activations, eq. (20), and the derivative of the free ones.
+"""Free and clamped activations, eq. (20).
 
 Inference is a strictly convex quadratic program over a box (:mod:`.boxqp`): there is one
 solution, no start can miss it, and the report bounds how far from it the result is.
@@ -6,17 +6,13 @@ solution, no start can miss it, and the report bounds how far from it the result
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from ..checks import as_targets, check_input
+from ..checks import as_targets, check_input, instance
 from ..network import Activations
-from .boxqp import BoxQP, Report, Solver, SpectralDescent
-
-if TYPE_CHECKING:
-    from .model import LRRN
+from .boxqp import BoxQP, Report, Solver, chosen
+from .model import LRRN
 
 
 @torch.no_grad()
@@ -37,12 +33,17 @@ def infer(net: LRRN, x: Tensor, y: Tensor | None = None, *, solver: Solver | Non
 
     Raises
     ------
-    ValueError : x or y does not fit the network (before any computing).
+    ValueError : x, y or start does not fit the network (before any computing).
+    TypeError : an argument of another kind.
     """
+    instance("net", net, LRRN)
     check_input(net, x)
     target = None if y is None else clamped_target(net, x, y)
-    qp, solver = net.quadratic(x), solver or SpectralDescent()
-    flat = None if start is None else torch.cat(start[1:], 1)
+    solver, flat = chosen(solver), None
+    if start is not None:
+        net.check_activations("start", start, len(x))
+        flat = torch.cat(start[1:], 1)
+    qp = net.quadratic(x)
     if target is None:
         z, report = solver(qp, flat)
     else:
@@ -67,32 +68,3 @@ def clamped_target(net: LRRN, x: Tensor, y: Tensor) -> Tensor:
     if outside.numel():
         raise ValueError(f"y holds {outside[0].item():g}, outside the output's set {outputs!r}")
     return target
-
-
-class _Minimiser(torch.autograd.Function):
-    """z*(H, g) with its derivative: dz* = (H_ii)⁻¹(dg − dH z*)_i on the units i inside the box.
-
-    Backward solves with H_ii by asking the same solver for the program whose units are
-    held at zero where z* lies on a bound, and free elsewhere.
-    """
-
-    @staticmethod
-    def forward(ctx, H: Tensor, g: Tensor, lower: Tensor, upper: Tensor, solver: Solver) -> Tensor:
-        qp = BoxQP(H, g, lower, upper)
-        z, _ = solver(qp)
-        ctx.save_for_backward(H, z, qp.inside(z))
-        ctx.solver = solver
-        return z
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, v: Tensor):
-        H, z, inside = ctx.saved_tensors
-        reach = torch.where(inside, torch.inf, 0.0).to(z.dtype)
-        u, _ = ctx.solver(BoxQP(H, v, -reach, reach))
-        return -u.T @ z if ctx.needs_input_grad[0] else None, u, None, None, None
-
-
-def minimiser(qp: BoxQP, solver: Solver | None = None) -> Tensor:
-    """The minimum's place, shape (batch, n), differentiable in H and g."""
-    return _Minimiser.apply(qp.H, qp.g, qp.lower, qp.upper, solver or SpectralDescent())

@@ -8,12 +8,12 @@ factorisation of a (d_out, d_out) matrix at every forward and backward pass.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_rows, instance, not_negative
 from ..network import checked_sizes
 from .bounds import gain
 
@@ -31,10 +31,8 @@ class RRLayer(nn.Module):
     def __init__(self, d_in: int, d_out: int, beta: float = 1.0, *,
                  generator: torch.Generator | None = None, dtype: torch.dtype | None = None):
         super().__init__()
-        checked_sizes((d_in, d_out))
-        if not 0 <= beta < math.inf:
-            raise ValueError(f"beta={beta} must be finite and not negative")
-        self.beta = float(beta)
+        d_in, d_out = checked_sizes((d_in, d_out))
+        self.beta = not_negative("beta", beta)
         W = torch.empty(d_out, d_in, dtype=dtype)
         self.weight = nn.Parameter(W.uniform_(-d_in**-0.5, d_in**-0.5, generator=generator))
         self.bias = nn.Parameter(torch.zeros(d_out, dtype=dtype))
@@ -42,6 +40,9 @@ class RRLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         W, beta = self.weight, self.beta
+        check_rows("x", x)
+        if x.ndim != 2 or x.shape[1] != W.shape[1]:
+            raise ValueError(f"x has shape {tuple(x.shape)}; the layer takes (batch, {W.shape[1]})")
         right = nn.functional.linear((1 + beta) * x + beta * self.reconstruction_bias, W, self.bias)
         H = torch.eye(len(W), dtype=W.dtype, device=W.device) + beta * W @ W.T
         return torch.cholesky_solve(right.T, torch.linalg.cholesky(H)).T
@@ -66,6 +67,7 @@ def feed_forward(sizes: Sequence[int], beta: float = 1.0, *, activation: type[nn
     Train it with any loss and optimizer: back-propagation goes through the solves.
     """
     sizes = checked_sizes(sizes)
+    instance("activation", activation, Callable)
     layers: list[nn.Module] = []
     for d_in, d_out in zip(sizes, sizes[1:]):
         layers += [RRLayer(d_in, d_out, beta, generator=generator, dtype=dtype), activation()]

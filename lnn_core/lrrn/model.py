@@ -15,16 +15,17 @@ squared norm of a linear map of z that is lower triangular with ones on the diag
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_input, finite, instance, not_negative, positive
 from ..convex import Box, ConvexFunction
 from ..network import Activations, checked_functions, checked_sizes, draw_weight
 from .boxqp import BoxQP, Solver, SpectralDescent
-from .inference import minimiser
+from .implicit import minimiser
 
 
 class LRRN(nn.Module):
@@ -77,20 +78,13 @@ class LRRN(nn.Module):
             if not isinstance(function, Box):
                 raise TypeError(f"a layer's set must be a box such as ReLU(); got {function!r}")
         self.beta = checked_beta(self.depth, beta)
-        if not 0 < gamma < math.inf:
-            raise ValueError(f"gamma={gamma} must be positive and finite")
-        self.gamma = float(gamma)
+        self.gamma = positive("gamma", gamma)
         factory = {"dtype": dtype, "device": device}
         pairs = list(zip(self.sizes[1:], self.sizes[:-1]))
         self.weights = nn.ParameterList(torch.empty(*pair, **factory) for pair in pairs)
         self.biases, self.reconstruction_biases = (
             nn.ParameterList(nn.Parameter(torch.zeros(pair[side], **factory), requires_grad=bias)
                              for pair in pairs) for side in (0, 1))
-        bounds = [torch.cat([torch.full((size,), getattr(function, side), **factory)
-                             for size, function in zip(self.sizes[1:], self.functions)])
-                  for side in ("lower", "upper")]
-        self.register_buffer("lower", bounds[0], persistent=False)
-        self.register_buffer("upper", bounds[1], persistent=False)
         self.reset_parameters(init, generator)
 
     @torch.no_grad()
@@ -104,8 +98,44 @@ class LRRN(nn.Module):
         """The function whose domain is the set C_k of layer k = 1, …, L."""
         return self.functions[k - 1]
 
+    @property
+    def lower(self) -> Tensor:
+        """The lower ends of all units' sets, shape (n,), n = d_1 + … + d_L."""
+        return self._bound("lower")
+
+    @property
+    def upper(self) -> Tensor:
+        """The upper ends of all units' sets, shape (n,)."""
+        return self._bound("upper")
+
+    def _bound(self, side: str) -> Tensor:
+        # Made when asked for: a buffer that checkpoints lack would stay empty after to_empty.
+        like = self.weights[0]
+        return torch.cat([like.new_full((size,), getattr(function, side))
+                          for size, function in zip(self.sizes[1:], self.functions)])
+
+    def check_parameters(self) -> None:
+        """ValueError unless weights and biases are finite."""
+        for name, parameter in self.named_parameters():
+            finite(name, parameter)
+
+    def check_activations(self, name: str, z: Activations, batch: int | None = None) -> None:
+        """ValueError unless z = [x, z_1, …, z_L] has the network's shapes (and that batch)."""
+        instance(name, z, Sequence)
+        for k, part in enumerate(z):
+            instance(f"{name}[{k}]", part, Tensor)
+        shapes = [tuple(part.shape) for part in z]
+        batches = {shape[:1] for shape in shapes} | ({(batch,)} if batch else set())
+        if [shape[1:] for shape in shapes] != [(d,) for d in self.sizes] or len(batches) > 1:
+            raise ValueError(f"{name} holds shapes {shapes}; expected "
+                             f"{[(batch or 'batch', d) for d in self.sizes]}")
+
     def residuals(self, z: Activations) -> list[tuple[Tensor, Tensor]]:
-        """(z_k − W z_{k−1} − b, Wᵀz_k − z_{k−1} − c) of each layer: regression, reconstruction."""
+        """(z_k − W z_{k−1} − b, Wᵀz_k − z_{k−1} − c) of each layer: regression, reconstruction.
+
+        ValueError unless z = [x, z_1, …, z_L] fits the network.
+        """
+        self.check_activations("z", z)
         return [(z[k] - nn.functional.linear(z[k - 1], W, b), z[k] @ W - z[k - 1] - c)
                 for k, (W, b, c) in enumerate(
                     zip(self.weights, self.biases, self.reconstruction_biases), 1)]
@@ -126,7 +156,11 @@ class LRRN(nn.Module):
         whole batch; then a pass of inference is one product with H. (All blocks are stored,
         zeros too: at two or three layers that saves nothing, at L layers a factor L/3.)
         Differentiable in weights, biases and x.
+
+        ValueError for x that does not fit, and for parameters that are not finite.
         """
+        check_input(self, x)
+        self.check_parameters()
         diagonal, below, linear = [], [], []
         for k, (W, b, c, beta) in enumerate(
                 zip(self.weights, self.biases, self.reconstruction_biases, self.beta)):
@@ -149,8 +183,11 @@ class LRRN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The prediction z_L*(x), shape (batch, d_L); differentiable in x and the parameters.
 
-        The derivative is that of the minimiser (implicit function theorem), exact wherever
-        no activation sits on a kink.
+        The derivatives, of any order, are those of the minimiser (implicit function theorem),
+        exact wherever no activation sits on a kink. Works under ``torch.func``'s transforms;
+        :func:`~.bounds.jacobian` is the fast way to all Jacobians.
+
+        ValueError for x that does not fit, or what is not finite.
         """
         return minimiser(self.quadratic(x), self.solver)[:, -self.sizes[-1]:]
 
@@ -161,16 +198,14 @@ class LRRN(nn.Module):
 
 
 def checked_beta(depth: int, beta: float | Sequence[float] | None) -> tuple[float, ...]:
-    """One β ≥ 0 a layer; the default is that of Corollary 2."""
+    """One β ≥ 0 per layer; the default is that of Corollary 2."""
     if beta is None:
         return (1.0,) * (depth - 1) + (0.0,)
-    given = (beta,) * depth if isinstance(beta, (int, float)) else tuple(beta)
+    instance("beta", beta, Real, Sequence)
+    given = (beta,) * depth if isinstance(beta, Real) else tuple(beta)
     if len(given) != depth:
         raise ValueError(f"{len(given)} values of beta given for {depth} layers")
-    for value in given:
-        if not 0 <= value < math.inf:
-            raise ValueError(f"beta={value} must be finite and not negative")
-    return tuple(float(value) for value in given)
+    return tuple(not_negative("beta", value) for value in given)
 
 
 def _eye(like: Tensor, side: int) -> Tensor:

@@ -20,8 +20,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..checks import check_input
-from .boxqp import Report, Solver, SpectralDescent
+from ..checks import check_input, instance, not_negative
+from .boxqp import Report, Solver, chosen
 from .inference import clamped_target, solve_clamped
 from .model import LRRN
 
@@ -37,20 +37,23 @@ class EnergyLoss(ABC):
     """
 
     def __init__(self, solver: Solver | None = None):
-        self.solver = SpectralDescent() if solver is None else solver
+        self.solver = chosen(solver)
         self.report: Report | None = None
 
     def __call__(self, net: LRRN, x: Tensor, y: Tensor | None = None,
                  reduction: str = "mean") -> Tensor:
         """The mean over the batch, or with ``reduction="none"`` one value a sample.
 
-        Differentiable in the network's parameters, and in x. Raises ValueError for input
-        that does not fit, before any computing.
+        Differentiable in the network's parameters, and in x, once: the activations are held
+        fixed. A second derivative (``create_graph=True``, which all of ``torch.func`` uses)
+        raises RuntimeError; :meth:`LRRN.forward` has them. Raises ValueError or TypeError for
+        input that does not fit, before any computing.
         """
         if reduction not in ("mean", "none"):
             raise ValueError(f'reduction={reduction!r} must be "mean" or "none"')
+        instance("net", net, LRRN)
         check_input(net, x)
-        values = self.value(net, x, y)
+        values = _OnceDifferentiable.apply(self.value(net, x, y))
         return values.mean() if reduction == "mean" else values
 
     @abstractmethod
@@ -96,14 +99,36 @@ class Contrastive(EnergyLoss):
         return ((clamped - free) * qp.slope((clamped + free) / 2)).sum(1)
 
 
+class _OnceDifferentiable(torch.autograd.Function):
+    """The identity, whose gradient refuses to be differentiated.
+
+    torch's ``once_differentiable`` does not object where the incoming gradient needs none.
+    """
+
+    @staticmethod
+    def forward(values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx, slope: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise RuntimeError("this gradient holds the activations fixed and cannot be "
+                               "differentiated again: create_graph and torch.func are not supported")
+        return slope
+
+
 def parameter_groups(net: LRRN, decay: float) -> list[dict]:
     """Groups for a torch optimizer: weight decay on the last weight W_{L−1}, none elsewhere.
 
     That matrix alone decides the Lipschitz constant of a network as in Corollary 2; the
     paper decays it "to favor non-contracting, distance-preserving features" below it.
     """
-    if not decay >= 0:
-        raise ValueError(f"decay={decay} must not be negative")
+    instance("net", net, LRRN)
+    decay = not_negative("decay", decay)
     last = net.weights[-1]
     rest = [p for p in net.parameters() if p is not last and p.requires_grad]
     return [{"params": rest}, {"params": [last], "weight_decay": decay}]
