@@ -55,18 +55,16 @@ class Loss:
         parts = [weight * target for weight, target in self.terms]
         return _sum(parts if self.slope is None else [*parts, -self.slope])
 
-    def check(self, samples: int, width: int, dtype: torch.dtype) -> None:
-        """ValueError unless weights, targets and slope fit a (samples, width) batch of outputs."""
-        what = f"({samples}, {width})"
+    def check(self, samples: int | None, width: int, dtype: torch.dtype) -> None:
+        """ValueError unless weights, targets and slope fit (samples, width) outputs of a dtype."""
         for weight, target in self.terms:
-            expect("a target", target, Tensor, f"a tensor of shape {what}")
-            if target.ndim != 2 or target.shape[0] not in (1, samples) or target.shape[1] != width:
-                raise ValueError(f"a target has shape {tuple(target.shape)}; expected {what}")
-            check_dtype("a target", target, dtype)
-            check_dtype("a weight", weight, dtype)
-            _check_broadcast("a weight", weight, samples, width)
-        check_dtype("the slope", self.slope, dtype)
-        _check_broadcast("the slope", self.slope, samples, width)
+            expect("a target", target, Tensor, "a tensor of shape (batch, d_L)")
+            if target.ndim != 2 or target.shape[1] != width:
+                raise ValueError(f"a target has shape {tuple(target.shape)}; expected "
+                                 f"({'batch' if samples is None else samples}, {width})")
+            check_entry("a target", target, samples, width, dtype)
+            check_entry("a weight", weight, samples, width, dtype)
+        check_entry("the slope", self.slope, samples, width, dtype)
 
     def tensors(self) -> list[Tensor]:
         """All tensors that the loss holds."""
@@ -116,12 +114,16 @@ def check_dtype(name: str, entry: float | Tensor | None, dtype: torch.dtype) -> 
         raise ValueError(f"{name} has dtype {entry.dtype}; the network has {dtype}")
 
 
-def _check_broadcast(name: str, entry: float | Tensor | None, samples: int, width: int) -> None:
+def check_entry(name: str, entry: float | Tensor | None, samples: int | None, width: int,
+                dtype: torch.dtype) -> None:
+    """ValueError unless the entry broadcasts to (samples, width), any number of samples for None."""
+    check_dtype(name, entry, dtype)
     shape = tuple(entry.shape) if isinstance(entry, Tensor) else ()
-    sizes = ((1, samples), (1, width))[2 - len(shape):] if len(shape) <= 2 else None
-    if sizes is None or any(size not in allowed for size, allowed in zip(shape, sizes)):
+    rows, columns = (1, 1, *shape)[-2:]
+    if len(shape) > 2 or columns not in (1, width) or (
+            samples is not None and rows not in (1, samples)):
         raise ValueError(f"{name} has shape {shape}, which does not broadcast to "
-                         f"({samples}, {width})")
+                         f"({'batch' if samples is None else samples}, {width})")
 
 
 #: A loss for every target, such as ``Euclidean``.

@@ -120,20 +120,15 @@ class _Alerts:
 
     def text(self, beta: float) -> str | None:
         """The warning, if any; shares in steps of 10 %, so that a training run does not flood."""
-        if self.infinite:
-            return (f"beta={beta:g}: the objective is infinite for up to {_percent(self.infinite)} % "
-                    "of a batch. Along a direction found for one of its samples U - beta*loss falls "
-                    "forever, and such a direction depends on the weights alone; their values are "
-                    "lower bounds, of local optima. Lower beta or raise gamma")
-        if self.beyond:
-            return (f"beta={beta:g} is beyond the border of stability for up to "
-                    f"{_percent(self.beyond)} % of a batch: their values are lower bounds; lower "
-                    "beta or raise gamma (bounds.stability_threshold)")
-        return None
-
-
-def _percent(share: float) -> int:
-    return 10 * math.ceil(10 * share)
+        share = max(self.infinite, self.beyond)
+        if not share:
+            return None
+        why = ("the objective is infinite there (along a direction found for one sample the energy "
+               "falls forever, and such directions depend on the weights alone): "
+               if self.infinite else "")
+        return (f"beta={beta:g} is beyond the border of stability for up to "
+                f"{10 * math.ceil(10 * share)} % of a batch: {why}their values are lower bounds; "
+                "lower beta or raise gamma (bounds.stability_threshold)")
 
 
 def _beyond_border(net: LiftedNetwork, x: Tensor, energy: Energy) -> Tensor | bool:

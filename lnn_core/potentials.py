@@ -302,7 +302,7 @@ class Energy:
         """The energy of these samples of the batch, which may repeat."""
         return Energy(self.potential.take(rows), self.output.take(rows))
 
-    def check(self, net: LiftedNetwork, samples: int) -> None:
+    def check(self, net: LiftedNetwork, samples: int | None = None) -> None:
         """ValueError where E does not fit, or cannot have a minimum over z_L alone."""
         self.check_shapes(net, samples)
         gamma, q = self.potential.weight(net.depth), _smallest(self.output.curvature)
@@ -310,10 +310,10 @@ class Energy:
             raise ValueError(f"the output term has curvature {q:g}, which gamma_L={gamma:g} does "
                              "not outweigh: the energy is unbounded below")
 
-    def check_shapes(self, net: LiftedNetwork, samples: int) -> None:
+    def check_shapes(self, net: LiftedNetwork, samples: int | None = None) -> None:
         """ValueError where E is not one of this network and a batch of so many samples."""
         self.potential.check(net)
-        if (rows := self.potential.rows()) not in (None, samples):
+        if (rows := self.potential.rows()) not in (None, samples) and samples is not None:
             raise ValueError(f"the potential is tilted for {rows} samples; the batch has {samples}")
         self.output.check(samples, net.sizes[-1], net.dtype)
 

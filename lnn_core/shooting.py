@@ -113,14 +113,11 @@ class Shots:
             self.lost = lost if self.lost is None else self.lost | lost
 
     def check_numbers(self) -> None:
-        """InferenceDiverged where the energy is still NaN: that would count as "worse" for ever."""
-        if self.senseless is not None and self.lost is not None:
-            self.senseless &= ~self.lost
+        """InferenceDiverged where the energy is NaN: that would count as "worse" for ever."""
         if self.senseless is not None and self.senseless.any():
             raise InferenceDiverged(
                 f"the energy of {int(self.senseless.sum())} of {len(self.senseless)} samples is not "
-                "a number where inference looks for its minimum: lower beta, raise gamma, or scale "
-                "weights and inputs down")
+                "a number at activations that are: the convex functions or the potential return NaN")
 
     def once(self) -> None:
         """One pass down and up; samples that it would make worse stay where they are."""
@@ -242,6 +239,9 @@ class Shots:
         self.step = torch.where(worse & short, 0.5 * self.step, 0.5)
         self.short = worse if worse.any() else None
         self.senseless = trial.energy.isnan()
+        if self.senseless.any():  # unless activations are so large that their squares overflow
+            squares = sum(vecdot(v, v) for v in (*trial.z[1:], *trial.a[1:]))
+            self.senseless &= squares.isfinite()
         self.gain = torch.where(worse & ~short, 1.0, self.gain)
         self.aim = torch.where(worse, self.aim, trial.e[-1])
         self.error = torch.where(worse | short, self.aim, error)

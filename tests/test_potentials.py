@@ -185,7 +185,7 @@ def test_energy_without_minimum_is_refused(beta):
     net = lnn.LiftedNetwork([3, 4, 2])
     loss = lnn.Euclidean(torch.zeros(1, 2))
     with pytest.raises(ValueError, match=f"curvature -{beta:g}, which gamma_L=1 "):
-        (lnn.FenchelYoung() - beta * loss).check(net, 1)
+        (lnn.FenchelYoung() - beta * loss).check(net)
     (lnn.Reweighted([1, 2]) - beta * loss).check(net)
 
 
