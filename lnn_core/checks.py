@@ -19,6 +19,7 @@ LEAST = torch.float32
 
 def check_network(net: LiftedNetwork, name: str = "net") -> LiftedNetwork:
     """The network with its weights held fixed; TypeError where it is something else."""
+    net = getattr(net, "_orig_mod", net)  # of torch.compile
     if not isinstance(net, LiftedNetwork):
         if isinstance(getattr(net, "module", None), LiftedNetwork):  # (Distributed)DataParallel
             raise TypeError(

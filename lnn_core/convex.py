@@ -197,12 +197,14 @@ class _Coins(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor, a: Tensor) -> Tensor:
-        t, tail = 1 - torch.where(a < 0, -z, z), 2 * (-2 * a.abs()).sigmoid()
-        near = (t - tail).abs() < 0.25 * tail
-        log_tail = math.log(2) - torch.nn.functional.softplus(2 * a.abs())
-        far = torch.special.xlogy(t, t) - t * log_tail - (t - tail)
-        own = torch.where(near, tail * _excess((t - tail) / torch.where(near, tail, 1.0)), far)
-        return 0.5 * (own + (2 - tail) * _excess((tail - t) / (2 - tail)))
+        z, a = torch.where(a < 0, -z, z), a.abs()
+        t, q = 1 - z, 2 * (-2 * a).sigmoid()
+        e = torch.where(a < 0.5, a.tanh() - z, t - q)  # both are t − q
+        near = e.abs() < 0.25 * q
+        log_q = math.log(2) - torch.nn.functional.softplus(2 * a)
+        own = torch.where(near, q * _excess(e / torch.where(near, q, 1.0)),
+                          torch.special.xlogy(t, t) - t * log_q - e)
+        return 0.5 * (own + (2 - q) * _excess(-e / (2 - q)))
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
