@@ -27,7 +27,8 @@ from .checks import (
     as_targets, check_finite_weights, check_network, own_precision, positive, prepared,
 )
 from .convex import Identity
-from .losses import Euclidean, LossFamily, checked_family, loss_of
+from .kinds import number
+from .losses import Euclidean, LossFamily, checked_family, largest, loss_of
 from .network import LiftedNetwork
 from .potentials import FenchelYoung, LeastSquares, Potential, Reweighted, checked_potential
 
@@ -119,8 +120,9 @@ def stability_threshold(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamm
     number, or a tensor Q that broadcasts to (batch, d_L): then λ_max of K^½·diag(Q)·K^½
     counts, and the border is infinite where that is not positive.
     """
+    plain = not isinstance(curvature, Tensor) and number("curvature", curvature) == 1
     K = output_gram(net, x, gamma, base=base)
-    if not isinstance(curvature, Tensor) and curvature == 1:
+    if plain:
         return 1 / torch.linalg.eigvalsh(K)[:, -1]
     values, vectors = torch.linalg.eigh(K)
     root = vectors * values.clamp_min(0).sqrt()[:, None]
@@ -150,7 +152,7 @@ def two_sided(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamm
     target_loss, output = loss_of(checked_family(loss), target), net(x)
     target_loss.check(len(x), net.sizes[-1], net.dtype)
     t, c = beta * kappa(net, gamma), target_loss.curvature
-    steepest = float(torch.as_tensor(c).abs().max())
+    steepest = largest(abs(c))
     if not steepest * t < 1:
         raise ValueError(f"beta={beta:g} must be below 1/kappa={beta / (steepest * t):g}"
                          f"{'' if steepest == 1 else ' (for a loss of this curvature)'}: "

@@ -117,11 +117,11 @@ def _log_cosh(a: np.ndarray) -> np.ndarray:
 
 def flatten(net: LiftedNetwork, energy: Energy, x: Tensor | None = None) -> Units:
     """Flatten the network and the energy; without x, only what does not depend on it."""
+    net = check_network(net)
+    expect("energy", energy, Energy, "an Energy such as FenchelYoung() - 0.25 * Euclidean(y)")
     n = sum(net.sizes[1:])
     if n > MAX_UNITS:
         raise ValueError(f"{n} activations in all; the exhaustive search takes {MAX_UNITS}")
-    net = check_network(net)
-    expect("energy", energy, Energy, "an Energy such as FenchelYoung() - 0.25 * Euclidean(y)")
     if net.dtype != torch.float64:
         raise ValueError(f"the oracle needs a float64 network; got {net.dtype}")
     check_finite_weights(net)

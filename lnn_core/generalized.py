@@ -20,7 +20,7 @@ from .envelope import once
 from .inference import InferenceDiverged, Report, infer
 from .kinds import described, expect_function
 from .points import Solver
-from .losses import Euclidean, Loss, LossFamily, loss_of
+from .losses import Euclidean, Loss, LossFamily, largest, loss_of
 from .network import Activations, LiftedNetwork
 from .objectives import AROVR, LiftedObjective
 from .potentials import Energy, Potential, Reweighted
@@ -144,7 +144,7 @@ class ElementWise(Distance):
         if all(map(math.isfinite, self._ends(objective, net))):
             return super().check(objective, net, x, loss)
         bound, q = 2 * objective.weight * self.weights.weight(net.depth), loss.curvature
-        steepest = float(torch.as_tensor(q).max())
+        steepest = largest(q)
         if not objective.beta * steepest < bound:
             raise ValueError(f"beta={objective.beta:g} must be below 2*weight*gamma_L"
                              f"{'' if steepest == 1 else f'/{steepest:g}'}={bound / steepest:g} of "

@@ -106,6 +106,16 @@ def take_rows(value: float | Tensor | None, rows: Tensor) -> float | Tensor | No
     return value[rows] if isinstance(value, Tensor) and value.ndim == 2 and len(value) > 1 else value
 
 
+def smallest(entry: float | Tensor) -> float:
+    """The least entry; NaN if one is."""
+    return float(entry.detach().min()) if isinstance(entry, Tensor) else float(entry)
+
+
+def largest(entry: float | Tensor) -> float:
+    """The greatest entry; NaN if one is."""
+    return float(entry.detach().max()) if isinstance(entry, Tensor) else float(entry)
+
+
 def check_dtype(name: str, entry: float | Tensor | None, dtype: torch.dtype) -> None:
     """ValueError where the entry would turn activations of this dtype into another one."""
     if not isinstance(entry, Tensor) or (entry.ndim == 0 and entry.is_floating_point()):

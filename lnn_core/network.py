@@ -241,7 +241,7 @@ def _checked_edges(depth: int, edges) -> tuple[tuple[int, int], ...]:
     if edges is None:
         return tuple((k - 1, k) for k in range(1, depth + 1))
     what = "pairs (j, k) of layers"
-    pairs = {integers("edges", expect_sequence("an edge", edge, what))
+    pairs = {integers("edges", expect_sequence("an entry of edges", edge, what))
              for edge in expect_sequence("edges", edges, what)}
     for pair in pairs:
         if len(pair) != 2:

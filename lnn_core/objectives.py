@@ -28,7 +28,7 @@ from .checks import as_targets, no_transforms, number, own_precision, positive, 
 from .inference import Report, checked_solver, minimise
 from .kinds import expect, expect_function
 from .points import Solver
-from .losses import Euclidean, Loss, LossFamily, Targeted, checked_family, loss_of
+from .losses import Euclidean, Loss, LossFamily, Targeted, checked_family, largest, loss_of
 from .network import LiftedNetwork
 from .potentials import (
     Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted, checked_potential,
@@ -215,7 +215,7 @@ class LiftedObjective(Objective):
     def check_beta(self, net: LiftedNetwork, curvature: float | Tensor) -> None:
         """ValueError unless U − β·h is bounded in z_L for an h of (at most) this curvature."""
         self.potential.check(net)
-        curvature = float(torch.as_tensor(curvature).max())
+        curvature = largest(curvature)
         gamma = self.potential.weight(net.depth)
         if not self.beta * curvature < gamma:
             bound = gamma / curvature

@@ -75,7 +75,7 @@ def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Acti
                         "unbounded below, or on the border; lower beta or raise gamma")
     search = _grid if units.tanh.any() else _stationary
     best = np.stack([search(units, sample) for sample in range(len(x))])
-    z = [x, *torch.as_tensor(best).split(list(net.sizes[1:]), dim=1)]
+    z = [x, *x.new_tensor(best).split(list(net.sizes[1:]), dim=1)]
     values = energy(net, z)
     ours = np.array([units.energy(s, best[s:s + 1])[0] for s in range(len(x))])
     if not np.allclose(ours, values.detach().numpy(), rtol=1e-9, atol=1e-9):
@@ -111,7 +111,7 @@ class Exhaustive:
     def __call__(self, net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
         """The global minimiser, wherever one starts."""
         _, z = minimum(net, start.z[0], energy)
-        done = torch.ones(len(z[0]), dtype=torch.bool)
+        done = torch.ones_like(start.energy, dtype=torch.bool)
         return Point.of(net, energy, z), Report(0, torch.zeros_like(start.energy), done, ~done)
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .convex import ConvexFunction
 from .kinds import expect, expect_sequence, number
-from .losses import Loss, check_dtype, take_rows
+from .losses import Loss, check_dtype, largest, smallest, take_rows
 from .network import Activations, LiftedNetwork
 
 
@@ -163,7 +163,7 @@ class Reweighted(Potential):
         for k, entry in enumerate(self.gamma, 1):
             if not isinstance(entry, Tensor):
                 number(f"gamma_{k}", entry)
-            if not torch.all((torch.as_tensor(entry) > 0) & (torch.as_tensor(entry) < math.inf)):
+            if not (smallest(entry) > 0 and largest(entry) < math.inf):
                 raise ValueError(f"gamma_{k}={entry} must be positive and finite")
 
     def check(self, net):
@@ -187,7 +187,7 @@ class Reweighted(Potential):
         return self.base.domain(G)
 
     def weight(self, k):
-        return _smallest(self.gamma[k - 1]) * self.base.weight(k)
+        return smallest(self.gamma[k - 1]) * self.base.weight(k)
 
     def terms(self, k, G, z, a):
         return self.gamma[k - 1] * self.base.terms(k, G, z, a)
@@ -305,7 +305,7 @@ class Energy:
     def check(self, net: LiftedNetwork, samples: int | None = None) -> None:
         """ValueError where E does not fit, or cannot have a minimum over z_L alone."""
         self.check_shapes(net, samples)
-        gamma, q = self.potential.weight(net.depth), _smallest(self.output.curvature)
+        gamma, q = self.potential.weight(net.depth), smallest(self.output.curvature)
         if not gamma + q > 0:
             raise ValueError(f"the output term has curvature {q:g}, which gamma_L={gamma:g} does "
                              "not outweigh: the energy is unbounded below")
@@ -331,7 +331,3 @@ def innermost(potential: Potential) -> Potential:
     while isinstance(potential, (Reweighted, Tilted)):
         potential = potential.base
     return potential
-
-
-def _smallest(entry: float | Tensor) -> float:
-    return float(entry.detach().min()) if isinstance(entry, Tensor) else float(entry)
