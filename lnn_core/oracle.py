@@ -28,8 +28,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import check_input
+from .checks import prepared
+from .envelope import once
 from .flat import Units, flatten
+from .kinds import expect
 from .points import InferenceDiverged, Point, Report
 from .network import Activations, LiftedNetwork
 from .objectives import LiftedObjective
@@ -61,7 +63,9 @@ def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Acti
     ValueError : too many activations, another dtype, or input that does not fit.
     Unbounded : an energy without a minimum (see :func:`growth`).
     """
-    check_input(net, x)
+    net, x = prepared(net, x)
+    expect("energy", energy, Energy, "an Energy such as FenchelYoung() - 0.25 * Euclidean(y)")
+    energy.check_shapes(net, len(x))
     q = energy.output.curvature
     if isinstance(q, Tensor) and q.ndim == 2 and (q != q[0]).any():
         return _by_curvature(net, x, energy, q)
@@ -71,12 +75,12 @@ def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Acti
                         "unbounded below, or on the border; lower beta or raise gamma")
     search = _grid if units.tanh.any() else _stationary
     best = np.stack([search(units, sample) for sample in range(len(x))])
-    z = [x, *torch.as_tensor(best).split(list(net.sizes[1:]), dim=1)]
+    z = [x, *x.new_tensor(best).split(list(net.sizes[1:]), dim=1)]
     values = energy(net, z)
     ours = np.array([units.energy(s, best[s:s + 1])[0] for s in range(len(x))])
     if not np.allclose(ours, values.detach().numpy(), rtol=1e-9, atol=1e-9):
         raise RuntimeError(f"two ways to compute E disagree: {ours} and {values.tolist()}")
-    return values, z
+    return once(values), z
 
 
 def _by_curvature(net: LiftedNetwork, x: Tensor, energy: Energy,
@@ -107,14 +111,13 @@ class Exhaustive:
     def __call__(self, net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
         """The global minimiser, wherever one starts."""
         _, z = minimum(net, start.z[0], energy)
-        done = torch.ones(len(z[0]), dtype=torch.bool)
+        done = torch.ones_like(start.energy, dtype=torch.bool)
         return Point.of(net, energy, z), Report(0, torch.zeros_like(start.energy), done, ~done)
 
 
 def objective(objective: LiftedObjective, net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
     """The exact value of an objective, shape (batch,): every m(h) in it by the oracle."""
-    if not isinstance(objective, LiftedObjective):
-        raise TypeError(f"{objective!r} infers nothing: call it as it is")
+    expect("objective", objective, LiftedObjective, "one that infers, such as AROVR(0.25)")
     exact = copy.copy(objective)
     exact.solver = Exhaustive()
     return exact(net, x, y, reduction="none")

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_rows, instance, not_negative
+from ..checks import check_rows, not_negative
+from ..kinds import expect
 from ..network import checked_sizes
 from .bounds import gain
 
@@ -67,7 +68,7 @@ def feed_forward(sizes: Sequence[int], beta: float = 1.0, *, activation: type[nn
     Train it with any loss and optimizer: back-propagation goes through the solves.
     """
     sizes = checked_sizes(sizes)
-    instance("activation", activation, Callable)
+    expect("activation", activation, Callable, "a callable such as torch.nn.ReLU")
     layers: list[nn.Module] = []
     for d_in, d_out in zip(sizes, sizes[1:]):
         layers += [RRLayer(d_in, d_out, beta, generator=generator, dtype=dtype), activation()]

@@ -21,7 +21,8 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_input, finite, instance, not_negative, positive
+from ..checks import check_input, finite, not_negative, positive
+from ..kinds import expect
 from ..convex import Box, ConvexFunction
 from ..network import Activations, checked_functions, checked_sizes, draw_weight
 from .boxqp import BoxQP, Solver, SpectralDescent
@@ -121,9 +122,9 @@ class LRRN(nn.Module):
 
     def check_activations(self, name: str, z: Activations, batch: int | None = None) -> None:
         """ValueError unless z = [x, z_1, …, z_L] has the network's shapes (and that batch)."""
-        instance(name, z, Sequence)
+        expect(name, z, Sequence, "a sequence of tensors")
         for k, part in enumerate(z):
-            instance(f"{name}[{k}]", part, Tensor)
+            expect(f"{name}[{k}]", part, Tensor, "a tensor")
         shapes = [tuple(part.shape) for part in z]
         batches = {shape[:1] for shape in shapes} | ({(batch,)} if batch else set())
         if [shape[1:] for shape in shapes] != [(d,) for d in self.sizes] or len(batches) > 1:
@@ -201,7 +202,7 @@ def checked_beta(depth: int, beta: float | Sequence[float] | None) -> tuple[floa
     """One β ≥ 0 per layer; the default is that of Corollary 2."""
     if beta is None:
         return (1.0,) * (depth - 1) + (0.0,)
-    instance("beta", beta, Real, Sequence)
+    expect("beta", beta, (Real, Sequence), "a number, or one per layer")
     given = (beta,) * depth if isinstance(beta, Real) else tuple(beta)
     if len(given) != depth:
         raise ValueError(f"{len(given)} values of beta given for {depth} layers")

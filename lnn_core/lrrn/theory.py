@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import instance
+from ..kinds import expect
 from ..convex import Identity, ReLU
 from .bounds import (
     certified_radius, gain, jacobian, largest_gain, layer_constants, lipschitz, refined_constants,
@@ -251,7 +251,7 @@ def undiscounted(net: LRRN) -> LRRN:
     Raises ValueError for β_k > 0 and k ≥ 2 and a set other than z ≥ 0 or all (boxes would
     have to scale too).
     """
-    instance("net", net, LRRN)
+    expect("net", net, LRRN, "an LRRN")
     if any(net.beta[1:]):
         raise ValueError(f"beta={list(net.beta)} must be 0 after the first layer: the discount "
                          "cannot be absorbed where weights reconstruct")
