@@ -41,12 +41,13 @@ def height(rho: Tensor, beta: float) -> Tensor:
 def same_height(rho: Tensor, factor: float, beta: float) -> Tensor:
     """ρ′ on the same side of 1 as ρ with h_β(ρ′) = factor·h_β(ρ), for a factor ≤ 1.
 
-    The roots of ρ′² − (2 + β + k)ρ′ − k/β, k = factor·h_β(ρ) ≥ −β.
+    The roots of ρ′² − (2 + β + k)ρ′ − k/β, k = factor·h_β(ρ) ≥ −β. At ρ = 1, up to rounding,
+    the larger one.
     """
     k = factor * height(rho, beta)
     half = (2 + beta + k) / 2
     root = (half.square() + k / beta).clamp_min(0).sqrt()
-    return torch.where(rho < 1, half - root, half + root).clamp_min(0)
+    return torch.where(rho < 1 - 1e-9, half - root, half + root).clamp_min(0)
 
 
 @torch.no_grad()
@@ -148,7 +149,7 @@ def scales_are_not_enough(gamma: float = 0.5, first: float = 1.0) -> LRRN:
     with torch.no_grad():
         net.weights[0].copy_(torch.eye(4, dtype=torch.float64))
         net.weights[0][0, 1] = 1.0
-        net.weights[1].copy_(left * torch.tensor([3.0, 1.0]).sqrt() @ right)
+        net.weights[1].copy_(left * torch.tensor([3.0, 1.0], dtype=torch.float64).sqrt() @ right)
     return net
 
 
