@@ -196,6 +196,20 @@ MUTANTS = [Mutant(*row) for row in [
      "test_lrrn_modes.py::test_modes_are_those_of_scikit_learn"),
     ("biased", "lrrn/experiments.py", "bias=self.bias is not False", "bias=True",
      "test_lrrn_experiments.py::test_without_biases"),
+    ("remark-2-scale", "lrrn/equivalence.py", "plain.weights[0].copy_(W0 / d)",
+     "plain.weights[0].copy_(W0 * d)",
+     "test_lrrn_equivalence.py::test_several_outputs_need_a_matrix"),
+    ("remark-2-root", "lrrn/equivalence.py", "half - root, half + root", "half + root, half - root",
+     "test_lrrn_equivalence.py::test_without_a_discount_nothing_changes"),
+    ("remark-2-bias", "lrrn/equivalence.py", "linear = b0 + first * W0 @ c0 -", "linear = b0 -",
+     "test_lrrn_equivalence.py::test_several_outputs_need_a_matrix"),
+    ("far-border", "propositions/borders.py", "(middle, high) if grows else (low, middle)",
+     "(low, middle) if grows else (middle, high)",
+     "test_statements_can_fail.py::test_far_border_of_one_hidden_unit"),
+    ("quotient", "propositions/borders.py", "move = 0.5 * (layers[-1]", "move = (layers[-1]",
+     "test_propositions.py::test_statement_holds[far_border]"),
+    ("violations", "propositions/registry.py", "sum(value < 0 for", "sum(value < -1 for",
+     "test_statements_can_fail.py::test_a_claim_over_its_limit_counts_as_a_violation"),
 ]]
 # fmt: on
 

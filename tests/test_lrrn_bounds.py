@@ -224,7 +224,9 @@ def test_bad_layers():
 def test_discount_cannot_be_absorbed_where_weights_reconstruct():
     """Scalar layers, L = 2, β = 1: no weights and scales match the five coefficients of (17).
 
-    Remark 2 says that some do. For β = 0 the same search finds them.
+    So ``undiscounted`` is right to refuse: it returns a network of the same *energy*. (The
+    minimisers can agree all the same, see test_lrrn_equivalence.) For β = 0 the same search
+    finds weights and scales.
     """
     def coefficients(w0, w1, gamma, beta, s1=1.0, s2=1.0):
         """Of x², x·z1, z1², z1·z2, z2² in 2E, for activations s1·z1 and s2·z2."""

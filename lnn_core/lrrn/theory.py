@@ -242,19 +242,18 @@ def undiscounted(net: LRRN) -> LRRN:
 
         W′ = γ^½ W for k ≥ 2, and b′ = γ^{(k−1)/2} b.
 
-    Remark 2 says that (1) and (17) are equivalent in this way. With reconstruction terms
-    they are not: layer k's regression wants z′_k = γ^{(k−1)/2} z_k, its reconstruction
-    wants the factor γ^{(k−1)/2} on z_{k−1}. Nor is there another way: for one unit a layer,
-    L = 2 and β = 1, comparing the coefficients of x², xz_1, z_2², z_1z_2 and z_1² leaves
-    (γ − 1)(γw_1² − 1) = 0.
+    Remark 2 says that (1) and (17) are equivalent in this way. Where weights reconstruct the
+    scales above do not do it: layer k's regression wants z′_k = γ^{(k−1)/2} z_k, its
+    reconstruction wants the factor γ^{(k−1)/2} on z_{k−1}. The two energies then differ, but
+    minimisers may still agree: :mod:`.equivalence` says when, for L = 2.
 
     Raises ValueError for β_k > 0 and k ≥ 2 and a set other than z ≥ 0 or all (boxes would
     have to scale too).
     """
     expect("net", net, LRRN, "an LRRN")
     if any(net.beta[1:]):
-        raise ValueError(f"beta={list(net.beta)} must be 0 after the first layer: the discount "
-                         "cannot be absorbed where weights reconstruct")
+        raise ValueError(f"beta={list(net.beta)} must be 0 after the first layer: scales alone "
+                         "do not absorb the discount where weights reconstruct")
     if any(not isinstance(function, (Identity, ReLU)) for function in net.functions[1:]):
         raise ValueError(f"sets {list(net.functions)} do not stay the same when activations scale")
     plain, root = copy.deepcopy(net), net.gamma**0.5
