@@ -176,11 +176,12 @@ def test_the_three_optima_coincide_as_beta_vanishes(shown):  # noqa: F811
 def test_past_the_border_the_border_lights(shown, width, theme):  # noqa: F811
     """The page goes on showing an optimum where there is none, or warns where there is one."""
     page = shown(widgets.Landscape(beta=0.49), width=width, theme=theme)
-    assert not page.lit and "as long as β is below 0.50" in page.status
     page.press("beta", "ArrowRight")
-    assert page.number("beta") == 0.5
+    assert page.number("beta") == 0.5 and page.number("arovr") == 3  # at z₁ = 0, z₂ = −2
+    assert not page.lit and "as long as β does not pass 0.50" in page.status
+    page.press("beta", "ArrowRight")
     assert page.lit and page.number("arovr") == float("inf")
-    assert "passed the border" in page.status and "AROVR is infinite" in page.label()
+    assert "reached the border" in page.status and "AROVR is infinite" in page.label()
     assert "lit" in page.root.locator(".control:has([name=beta])").get_attribute("class")
     page.press("beta", "ArrowLeft")
     assert not page.lit and page.number("arovr") < float("inf")

@@ -298,13 +298,13 @@ def test_nothing_within_the_certified_budget_changes_a_prediction(js):
             assert s.attackedRead == s.read and s.remains > 0
 
 
-def test_where_there_is_no_optimum_the_picture_stops(js):
+def test_where_inference_does_not_settle_the_picture_stops(js):
     """Numbers without end, or a stop where lnn_core finds an optimum."""
     for name in ("4 doubtful", "9 clear"):
         x, label, _ = image(name)
         s = solve(js, {}, image=name, beta=0.75)
-        assert s.stopped and s.arovr == math.inf and 0.8 * s.border < s.beta <= s.border
-        assert not attack(x, label, 0.75).bounded and attack(x, label, s.beta).bounded
+        assert s.stopped and math.isnan(s.arovr) and 0.8 * s.border < s.beta <= s.border
+        assert not attack(x, label, 0.75).settled and attack(x, label, s.beta).settled
         below = solve(js, {}, image=name, beta=0.95 * s.beta)
         assert not below.stopped and below.beta == 0.95 * s.beta
 
@@ -479,12 +479,13 @@ def test_an_overconfident_output_is_raised(shown):  # noqa: F811
 
 
 @each_way
-def test_past_the_border_the_picture_stops_and_says_so(shown, width, theme):  # noqa: F811
-    """A β without optimum would be drawn as if it had one."""
+def test_where_inference_does_not_settle_the_page_says_so(shown, width, theme):  # noqa: F811
+    """A β without optimum would be drawn as if it had one; or AROVR called infinite unproved."""
     page = shown(RealNetwork(image="9 clear"), width=width, theme=theme)
     assert not page.lit
     page.press("beta", "End")
-    assert page.lit and page.number("arovr") == math.inf and "past the border" in page.status
+    assert page.lit and page.text("arovr") == "–" and "does not settle" in page.status
+    assert "infinite" not in page.status and "falls without end" not in page.status
     assert page.number("price") < page.number("beta") == 0.75
     assert f"stays at β = {page.text('price')}" in page.status
     stopped = outputs(page)
