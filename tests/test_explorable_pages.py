@@ -4,11 +4,11 @@ import re
 
 import pytest
 from browsing import BARE, PAGE, browser, shown  # noqa: F401 - fixtures
+from colours import LEGIBLE, contrast, over
 from test_widgets import CLASSES, each_class
 
 from lnn_core import widgets
 
-LEGIBLE = 4.5  # WCAG 2.2, success criterion 1.4.3
 #: Paper and ink of a page that knows no theme.
 BARE_PAGES = {"light": ("#ffffff", "#000000"), "dark": ("#101418", "#f0f0f0")}
 
@@ -37,27 +37,6 @@ WORDS = """root => {
 }"""
 
 
-def channels(colour):
-    """Red, green, blue, all in [0, 1], and opacity, of a colour as browsers write it."""
-    if colour.startswith("#"):
-        return [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)], 1.0
-    values = [float(number) for number in re.findall(r"[\d.]+", colour.partition("(")[2])]
-    scale = 1 if colour.startswith("color(srgb") else 255
-    return [value / scale for value in values[:3]], (values[3:] or [1.0])[0]
-
-
-def over(colour, below, opacity=1.0):
-    """A colour, perhaps translucent, on an opaque one."""
-    front, alpha = channels(colour)
-    alpha *= opacity
-    return [alpha * a + (1 - alpha) * b for a, b in zip(front, below)]
-
-
-def luminance(rgb):
-    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in rgb]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 def contrasts(page, printed=False):
     """Of every word, on the page and on its canvases: {(text, colour): contrast}.
 
@@ -68,8 +47,7 @@ def contrasts(page, printed=False):
         paper = [1.0, 1.0, 1.0]
         for background in [] if printed else reversed(backgrounds):
             paper = over(background, paper)
-        dark, light = sorted((luminance(paper), luminance(over(colour, paper, opacity))))
-        found[text, colour] = (light + 0.05) / (dark + 0.05)
+        found[text, colour] = contrast(paper, over(colour, paper, opacity))
     return found
 
 
