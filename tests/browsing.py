@@ -155,7 +155,9 @@ def shown(browser, tmp_path_factory):  # noqa: F811
     def window(width, options):
         settings = {"reduced_motion": "reduce", "viewport": {"width": width, "height": 900},
                     "has_touch": True}
-        return browser.new_context(**settings | dict(options))
+        context = browser.new_context(**settings | dict(options))
+        context.set_default_timeout(120_000)  # a busy machine takes its time
+        return context
 
     def show(*explorables, width=DESKTOP, theme="light", page=PAGE, spy="", **options):
         """``page``: a text with a place for {html}; ``spy``: a script to be run before the page's."""

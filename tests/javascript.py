@@ -25,8 +25,8 @@ class Script:
     def __call__(self, expression, **names):
         constants = "".join(f"const {name} = {json.dumps(value)};" for name, value in names.items())
         text = self.context.eval(
-            f"(() => {{ {constants} return JSON.stringify({expression}, {self.SPECIAL}); }})()")
-        return json.loads(text, object_hook=self._revive)
+            f"(() => {{ {constants} return JSON.stringify([{expression}], {self.SPECIAL}); }})()")
+        return json.loads(text, object_hook=self._revive)[0]
 
     def _revive(self, value):
         return self.REVIVE[value["$number"]] if "$number" in value else value
@@ -69,4 +69,25 @@ class Page(Script):
 
     @property
     def status(self):
-        return self("one(e => e.attributes.class === 'status').textContent")
+        """The sentence below, and whether the picture is lit up."""
+        return self("[one(e => e.attributes.class === 'status').textContent,"
+                    " el.children[0].classList.contains('lit')]")
+
+    @property
+    def readouts(self):
+        """[label, value, note, colour of the sign] of each number, and the words between them."""
+        return self("""one(e => e.attributes.class === "readouts").children.map(item => {
+            if (item.tagName === "SPAN") return item.textContent;
+            const [label, value, note] = item.children;
+            return [label, value, note].map(part => part.textContent)
+                .concat(label.children[0].style.color);
+        })""")
+
+    def mark(self, name):
+        """The mark on a slider's track: (where, its words, lit), where being None if it is hidden."""
+        return tuple(self("""(row => {
+            const [tick] = row.all().filter(e => e.attributes.class === "limit");
+            const [words] = row.all().filter(e => e.attributes.class === "limit-label");
+            const where = tick.hidden === false ? tick.style.insetInlineStart : null;
+            return [where, words.textContent, row.classList.contains("lit")];
+        })(one(e => e.tagName === "LABEL" && e.all().includes(named(name))))""", name=name))

@@ -101,7 +101,10 @@ const setInterval = (job, every) => timers.add(Object.assign(job, { every })), c
 const watching = []; // observers and media queries that have not been given up
 class Observer {
   constructor(changed) { this.changed = changed; this.seen = []; }
-  observe(place, options) { this.seen.push([place, options]); watching.push(this); }
+  observe(place, options) {
+    this.seen.push([place, options]);
+    if (!watching.includes(this)) watching.push(this);
+  }
   disconnect() { watching.splice(0, watching.length, ...watching.filter(other => other !== this)); }
 }
 class ResizeObserver extends Observer {}

@@ -490,7 +490,7 @@ def test_scripts_are_part_of_the_package(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index",
                "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir",
                tmp_path / "out", tmp_path]
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, text=True)
     [wheel] = (tmp_path / "out").glob("*.whl")
     shipped = {Path(name).name for name in ZipFile(wheel).namelist() if "/widgets/" in name}
     folder = Path(widgets.__file__).parent
