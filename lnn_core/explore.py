@@ -187,7 +187,7 @@ def draw_landscape(beta: float = 0.25, x: float = 1.0, y: float = 2.0, w1: float
                    passes: int = 3) -> Figure:
     """Contours of U + βℓ and U − βℓ over (z_1, z_2), with z*, the optimum, and the sweeps.
 
-    From the border of stability on, the panel of U − βℓ says that there is no optimum.
+    From the border of stability on, the panel of U − βℓ says so in place of an optimum.
     The window depends on x, y and w_1 only, so that what moves with β is the landscape.
     """
     unit = TwoUnit(x=x, y=y, w1=w1)
@@ -206,8 +206,8 @@ def draw_landscape(beta: float = 0.25, x: float = 1.0, y: float = 2.0, w1: float
             ax.plot(*optimum, "o", color=colour, ms=9, mec="white",
                     label=f"{style.METHODS[method].label} = {value(beta):.3f}{seen}")
         else:
-            _announce(ax, f"β = {beta:.2f}: the border of stability\n1/(1 + w₁²) = "
-                          f"{unit.border:.2f} is reached:\nno minimum, AROVR → ∞", colour)
+            _announce(ax, f"β = {beta:.2f}: no minimum to draw.\nPast the border of stability,\n"
+                          f"1/(1 + w₁²) = {unit.border:.2f}, AROVR = ∞", colour)
         ax.plot(*unit.forward(), "s", color=style.METHODS["backprop"].colour, ms=7,
                 mec="white", label=rf"$\ell(z^*)$ = {unit.loss():.3f}")
         ax.set(title=title, xlabel="$z_1$ (hidden)")

@@ -23,6 +23,10 @@ html[data-theme=dark] {{ --pst-color-text-base: #ced6dd; --pst-color-background:
 body {{ background: var(--pst-color-background); margin: 1rem auto; max-width: 46rem }}
 </style>{html}"""
 
+#: A page without a theme, in colours of its own.
+BARE = """<!doctype html><meta charset="utf-8"><title>An explorable</title>{head}
+<body style="background: {paper}; color: {ink}; margin: 1rem">{html}"""
+
 TWO_FRAMES = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 each_way = pytest.mark.parametrize("width, theme", [(DESKTOP, "light"), (PHONE, "dark")])
@@ -63,10 +67,6 @@ class Shown:
     @property
     def lit(self):
         return "lit" in self.root.get_attribute("class").split()
-
-    @property
-    def redraw_ms(self):
-        return float(self.root.get_attribute("data-redraw-ms"))
 
     def canvas(self, panel=0):
         return self.root.locator("canvas").nth(panel)
@@ -155,15 +155,19 @@ def shown(browser, tmp_path_factory):  # noqa: F811
     def window(width, options):
         settings = {"reduced_motion": "reduce", "viewport": {"width": width, "height": 900},
                     "has_touch": True}
-        return browser.new_context(**settings | dict(options))
+        context = browser.new_context(**settings | dict(options))
+        context.set_default_timeout(120_000)  # a busy machine takes its time
+        return context
 
-    def show(*explorables, width=DESKTOP, theme="light", **options):
+    def show(*explorables, width=DESKTOP, theme="light", page=PAGE, spy="", **options):
+        """``page``: a text with a place for {html}; ``spy``: a script to be run before the page's."""
         path = folder / f"{len(pages)}.html"
         html = "\n".join(explorable.html() for explorable in explorables)
-        path.write_text(PAGE.format(theme=theme, html=html), encoding="utf-8")
+        path.write_text(page.format(theme=theme, html=html), encoding="utf-8")
         if pages:
             pages[-1].close()
         pages.append(window(width, tuple(sorted(options.items()))).new_page())
+        pages[-1].add_init_script(spy)
         explorable = Shown(pages[-1])
         pages[-1].goto(path.as_uri())
         return explorable

@@ -85,6 +85,22 @@ def test_border_is_where_the_energy_ceases_to_grow(js):
         assert inside > 0 > outside, widget
 
 
+def test_on_the_border_itself_the_value_is_the_limit(js):
+    """AROVR would be called infinite where it is not: as a supremum of functions that are continuous
+    in β it has on the border the value that it tends to from below."""
+    infinite = 0
+    for w, a, activation in [(-2, -0.5, "relu"), (-2, 0.5, "relu"), (-1, -0.5, "relu"),
+                             (2, 0.7, "relu"), (2, -0.5, "relu"), (2, -1.5, "relu"),
+                             (1, -1.0, "relu"), (0.5, 0.5, "identity")]:
+        widget = widgets.Sandwich(w=w, a=a, activation=activation, gamma=1.0)
+        border = js("border(p)", p=widget.state())
+        value = js("relaxed(p, 1, beta).value", p=widget.state(), beta=border)
+        limit, _ = exact(widget, -border * (1 - 1e-6))
+        infinite += limit > 1e3
+        assert value == (math.inf if limit > 1e3 else pytest.approx(limit, abs=1e-4)), widget
+    assert infinite == 3
+
+
 def test_no_cheaper_way_to_move_the_output(js):
     """The right picture's curves would overstate the price: U(e) is the least for its move u."""
     for widget in list(cases())[::3]:
@@ -172,7 +188,7 @@ def test_bound_and_objective_end_at_their_own_borders(shown, width, theme):  # n
     page.settle()
     assert page.number("beta") == 0.49 and not page.lit and page.number("arovr") == 25
     page.press("beta", "ArrowRight")
-    assert page.lit and page.number("arovr") == math.inf and "passed the border" in page.status
+    assert page.lit and page.number("arovr") == math.inf and "reached the border" in page.status
     assert "no highest point" in page.label(1)
 
 

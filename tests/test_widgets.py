@@ -387,13 +387,38 @@ def test_landscape_agrees_with_lnn_core(scripts):
         assert s["forward"]["value"] == pytest.approx(unit.loss(), **AGREE)
         assert s["border"] == pytest.approx(unit.border, **AGREE)
         for method, weight in (("rovr", beta), ("arovr", -beta)):
-            if weight <= -unit.border:
+            if weight < -unit.border:
                 assert s[method] == {"z": None, "value": math.inf}
             elif weight > -0.999 * unit.border:
                 z, value = best(unit, weight)
                 scale = {"rel": 1e-9, "abs": 1e-9 / (1 + weight / unit.border)}
                 assert s[method]["z"] == pytest.approx(z, **scale), widget
                 assert s[method]["value"] == pytest.approx(value / weight, **scale), widget
+
+
+def test_on_the_border_itself_the_landscape_shows_the_limit(scripts):
+    """AROVR would be called infinite where it is not. It grows with β, and as a supremum of functions
+    that are continuous in β it has on the border the value that it tends to."""
+    cases = list(product((-0.5, 0.0, 1.0), (-1.0, 1.0, 2.0), (0.25, 1.0, 2.0, 4.0)))
+    for x, y, gamma in cases:
+        unit = TwoUnit(x=x, y=y, gamma=gamma)
+        p = widgets.Landscape(x=x, y=y, gamma=gamma).state() | {"beta": unit.border}
+        s = scripts[widgets.Landscape]("solve(p)", p=p)
+        z, value = best(unit, -unit.border * (1 - 1e-6))
+        if (limit := -value / unit.border) > 1e3:
+            assert s["arovr"]["value"] == math.inf and s["arovr"]["z"] is None
+        else:
+            assert s["arovr"]["value"] == pytest.approx(limit, abs=1e-4), (x, y, gamma)
+            if x != y:
+                assert s["arovr"]["z"] == pytest.approx(z, abs=1e-4)
+
+
+def test_alternative_text_near_the_border():
+    """Readers without scripts would be told that AROVR is infinite where it is only hard to find."""
+    words = {beta: widgets.Landscape(beta=beta).describe() for beta in (0.49, 0.5, 0.51)}
+    assert f"is {TwoUnit().arovr(0.49):.3f}." in words[0.49]
+    assert "is not computed, this close to the border." in words[0.5]
+    assert "is infinite." in words[0.51]
 
 
 def test_objectives_are_those_of_lnn_core(scripts):
@@ -465,7 +490,7 @@ def test_scripts_are_part_of_the_package(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index",
                "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir",
                tmp_path / "out", tmp_path]
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, text=True)
     [wheel] = (tmp_path / "out").glob("*.whl")
     shipped = {Path(name).name for name in ZipFile(wheel).namelist() if "/widgets/" in name}
     folder = Path(widgets.__file__).parent

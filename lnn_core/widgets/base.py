@@ -9,6 +9,7 @@ Where scripts are switched off, a still picture stands in its place.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -130,14 +131,15 @@ class Explorable(anywidget.AnyWidget):
                 if name not in inherited and not name.startswith("_")}
 
     def html(self) -> str:
-        """The explorable as it stands in a page: no kernel, no request, no identifier."""
-        still = _svg(self.still, self.describe())
+        """The explorable as it stands in a page: no kernel, no request, the same text each time."""
+        still, state = _svg(self.still, self.describe()), _json(self.state())
+        name = hashlib.sha256(f"{self.script} {state}".encode()).hexdigest()[:12]
         return (f"<style>{self._css}</style>\n"
-                f'<div><div class="lnn-explorable"><div class="still">\n{still}</div>\n'
+                f'<div data-explorable="{name}">'
+                f'<div class="lnn-explorable"><div class="still">\n{still}</div>\n'
                 "<p>With scripts switched off, this picture cannot be dragged.</p></div></div>\n"
                 f'<script>\n(() => {{\n"use strict";\n{self.source()}\n'
-                f"const model = pageModel({_json(self.state())});\n"
-                "mount({ model, el: document.currentScript.previousElementSibling }, explorable);\n"
+                f'showInPage("{name}", {state}, explorable);\n'
                 "})();\n</script>")
 
     def __repr__(self) -> str:

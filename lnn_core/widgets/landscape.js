@@ -15,14 +15,16 @@ const twoUnit = {
     return p.gamma * (0.5 * (z1 - f) ** 2 + (z1 - f) * (f - p.x)) + 0.5 * (z2 - z1) ** 2;
   },
   energy: (p, weight, z1, z2) => twoUnit.potential(p, z1, z2) + weight * twoUnit.loss(p, z2),
-  /* U − βℓ has a minimum for β below this: eq. 19, exact here. */
+  /* U − βℓ has a minimum for β below this, and none above: eq. 19, exact here. */
   border: ({ gamma }) => gamma / (gamma + 1),
   /* argmin E, or null where there is none. Below the border E is strictly convex: its minimum is the
-     stationary point of the piece z1 > 0 (hidden unit on) if that lies in it, or else of z1 = 0 (off). */
+     stationary point of the piece z1 > 0 (hidden unit on) if that lies in it, or else of z1 = 0 (off).
+     On the border E is straight in one direction, where it falls for ever if x > y, and else not at all. */
   optimum({ x, y, gamma }, weight) {
-    if (weight <= -twoUnit.border({ gamma })) return null;
+    const room = weight + twoUnit.border({ gamma }), inside = room > 1e-12;
+    if (!inside && (room < -1e-12 || x > y)) return null;
     const det = (gamma + 1) * (1 + weight) - 1;
-    const z1 = ((1 + weight) * gamma * x + weight * y) / det;
+    const z1 = inside ? ((1 + weight) * gamma * x + weight * y) / det : 0;
     return z1 > 0 ? [z1, (gamma * x + (gamma + 1) * weight * y) / det] : [0, weight * y / (1 + weight)];
   },
   /* The bare sweeps of eq. 17 from z* on: z2 first, then z1; every step a point. */
@@ -120,8 +122,8 @@ function describe(p, s) {
 function status(p, s) {
   const border = number(s.border), lit = !s.arovr.z;
   return { lit, text: lit
-    ? `β has passed the border of stability, ${border}: U − βℓ falls without end, AROVR is infinite.`
-    : `The attack has an optimum as long as β is below ${border}, the border of stability.` };
+    ? `β has reached the border of stability, ${border}: U − βℓ falls without end, AROVR is infinite.`
+    : `The attack has an optimum as long as β does not pass ${border}, the border of stability.` };
 }
 
 const step = p => (p.passes < 20 ? { passes: p.passes + 1 } : null);

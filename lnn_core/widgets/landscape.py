@@ -62,7 +62,9 @@ class Landscape(Explorable):
 
     def describe(self) -> str:
         unit, energy = self.unit, "U − βℓ" if self.shown == "arovr" else "U + βℓ"
-        arovr = f"{unit.arovr(self.beta):.3f}" if unit.is_stable(-self.beta) else "infinite"
+        arovr = "infinite" if self.beta > unit.border else "not computed, this close to the border"
+        if unit.is_stable(-self.beta):
+            arovr = f"{unit.arovr(self.beta):.3f}"
         return (f"Contours of {energy} over the hidden activation z₁ and the output z₂, for "
                 f"β = {self.beta:.2f}, x = {self.x:.2f}, y = {self.y:.2f}. ROVR, "
                 f"{unit.rovr(self.beta):.3f}, is at most the loss of the forward pass, "

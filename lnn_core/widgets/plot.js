@@ -1,7 +1,6 @@
 /* Plots on a canvas, in the coordinates of the data. Nothing here knows about networks.
 
-   `finite`, `number`, `ticks`, `sample` and `contours` are mathematics and touch no page: the tests
-   run them in a JavaScript engine without one. `Plot` paints. It leaves out what is not finite, so
+   What stands before `Plot` is mathematics and touches no page. `Plot` paints. It leaves out what is not finite, so
    that no NaN reaches the canvas. */
 
 const finite = (...values) => values.every(Number.isFinite);
@@ -13,6 +12,23 @@ function number(value, digits = 2) {
   if (Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   return (Number(value.toFixed(digits)) + 0).toFixed(digits).replace("-", "−");
+}
+
+/* Red, green and blue, from 0 to 255, of "#rrggbb" or of "rgb(…)", as a page gives its colours. */
+const channels = colour => (colour.startsWith("#") ? [1, 3, 5].map(i => parseInt(colour.slice(i, i + 2), 16))
+  : colour.match(/[\d.]+/g).slice(0, 3).map(Number));
+/* How far two colours differ in brightness, from 1 to 21 (WCAG 2). */
+function contrast(...colours) {
+  const linear = share => (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
+  const [dark, light] = colours.map(channels).map(rgb => rgb.map(value => linear(value / 255)))
+    .map(([r, g, b]) => 0.2126 * r + 0.7152 * g + 0.0722 * b).sort((a, b) => a - b);
+  return (light + 0.05) / (dark + 0.05);
+}
+/* A colour for words on `paper`: with as much `ink` in it as they need to be legible. */
+function legible(colour, ink, paper) {
+  const [from, to] = [colour, ink].map(channels);
+  const mixtures = range(11).map(i => `rgb(${from.map((v, k) => Math.round(v + (to[k] - v) * i / 10)).join(", ")})`);
+  return mixtures.find(mixture => contrast(mixture, paper) >= 4.5) || ink;
 }
 
 /* About `count` round numbers in [low, high]: multiples of 1, 2 or 5 times a power of ten. */
@@ -177,9 +193,9 @@ class Plot {
       pen.stroke();
     });
   }
-  /* A colour "#rrggbb" over `window`, as opaque as opacity(value) in [0, 1] says. */
+  /* A colour over `window`, as opaque as opacity(value) in [0, 1] says. */
   shade(values, n, colour, opacity, { window = this } = {}) {
-    const rgb = [1, 3, 5].map(i => parseInt(colour.slice(i, i + 2), 16)), pixels = new ImageData(n, n);
+    const rgb = channels(colour), pixels = new ImageData(n, n);
     values.forEach((value, i) => pixels.data.set([...rgb, 255 * clamp(opacity(value) || 0, 0, 1)], 4 * i));
     this.sheet ??= document.createElement("canvas");
     this.sheet.width = this.sheet.height = n;
@@ -190,9 +206,9 @@ class Plot {
   }
 
   /* Words at [x, y], moved by `shift` pixels, on a halo of paper. */
-  text(words, [x, y], { shift = [0, 0], align = "left", bold = false, ...style } = {}) {
+  text(words, [x, y], { shift = [0, 0], align = "left", bold = false, colour = this.ink, alpha } = {}) {
     if (!finite(x, y)) return;
-    this.with({ free: true, ...style }, pen => {
+    this.with({ free: true, colour: legible(colour, this.ink, this.paper), alpha }, pen => {
       const at = [this.px(x) + shift[0], this.py(y) + shift[1]];
       [pen.textAlign, pen.textBaseline] = [align, "middle"];
       if (bold) pen.font = `bold ${pen.font}`;

@@ -36,7 +36,9 @@ function reach(image) {
   return image.reach;
 }
 
-/* `stopped`: at this β inference does not settle, and a smaller one stands in for it. */
+/* `stopped`: at this β inference does not settle, and a smaller one stands in for it. `arovr` is what the optimum that
+   inference finds gains: AROVR is at least that. No picture tells whether AROVR is finite. With ReLUs that depends on the
+   weights alone, and the optimum found is one near the forward pass. */
 function solve(p, options = {}) {
   const at = net.names.indexOf(p.image), image = caseOf(at < 0 ? drawn : net.images[at], net.labels[at]);
   const { start, y } = image, top = net.depth, budget = p.adversary === "budget";
@@ -46,7 +48,7 @@ function solve(p, options = {}) {
   const { z, e, beta, potential, loss, passes } = found, miss = minus(start.z[top], y);
   return {
     ...image, z, beta, potential, passes, stopped, forward: start.z, loss: [0.5 * dot(miss, miss), loss],
-    arovr: budget ? NaN : stopped ? Infinity : beta > 0 ? loss - potential / beta : loss,
+    arovr: budget || stopped ? NaN : beta > 0 ? loss - potential / beta : loss,
     attackedRead: largest(z[top]), remains: margin(z[top], image.read), signal: feedback(1, e[1]),
   };
 }
@@ -85,16 +87,12 @@ function changed(values, half) {
   const share = v => (v > 0 ? v * v / (v * v + half * half) : 0);
   return [[values, RISE, share], [values, FALL, v => share(-v)]];
 }
-/* "rgb(1, 2, 3)", as a page gives its colours, as "#010203". */
-const hexadecimal = rgb => "#" + rgb.match(/\d+/g).slice(0, 3)
-  .map(part => Number(part).toString(16).padStart(2, "0")).join("");
-
 function drawPicture(plot, p, s) {
   beginPixels(plot);
   const [pad, below] = squares(plot), mine = p.image === "drawn";
-  grid(plot, pad, mine ? "x, your digit" : "x, image", [[s.forward[0], hexadecimal(plot.ink), ink => ink]]);
+  grid(plot, pad, mine ? "x, your digit" : "x, image", [[s.forward[0], plot.ink, ink => ink]]);
   grid(plot, below, "W₀ᵀe₁, signal at the image",
-    [[s.forward[0], hexadecimal(plot.ink), ink => 0.3 * ink], ...changed(s.signal, 0.04)]);
+    [[s.forward[0], plot.ink, ink => 0.3 * ink], ...changed(s.signal, 0.04)]);
   if (s.forward[0].some(ink => ink > 0)) return;
   plot.text("draw here", [pad.left + pad.side / 2, pad.top + pad.side / 2], { align: "center", alpha: 0.7 });
 }
@@ -103,7 +101,7 @@ function drawHidden(plot, p, s) {
   squares(plot).forEach((square, i) => {
     const k = i + 1, before = s.forward[k];
     grid(plot, square, `z${"₀₁₂"[k]}, ${before.length} units`,
-      [[before, hexadecimal(plot.ink), v => 0.6 * v], ...changed(minus(s.z[k], before), 0.12)]);
+      [[before, plot.ink, v => 0.6 * v], ...changed(minus(s.z[k], before), 0.12)]);
   });
 }
 function drawOutputs(plot, p, s) {
@@ -151,9 +149,9 @@ function status(p, s) {
   const reading = `${subject(p, s)}, read as ${s.read}; ` +
     (turned ? `under the adversary, as ${s.attackedRead}.` : "the adversary does not change that.");
   if (!s.stopped) return { text: reading + (below ? " Nothing within the certified budget could." : "") };
-  const why = p.beta >= s.border ? "β is past the border of stability" : "Even before the border of stability";
-  return { lit: true, text: `${why}: U − βℓ falls without end, AROVR is infinite. ` +
-    `The picture stays at β = ${number(s.beta, 3)}, the last place found with an optimum. ${reading}` };
+  return { lit: true, text: "Inference from the forward pass does not settle at this β: it finds no optimum nearby. " +
+    "(Whether AROVR is finite depends on the weights alone, and this does not tell.) " +
+    `The picture stays at β = ${number(s.beta, 3)}, the largest found at which it settles. ${reading}` };
 }
 
 /* A line of soft ink from one place to another, in pixels of the image. */
@@ -245,8 +243,8 @@ async function bytesFromPage(place) {
   script.remove();
   return Uint8Array.from(atob(script.packed), code => code.charCodeAt(0));
 }
-async function setup(model) {
-  const place = document.currentScript?.previousElementSibling, sent = model.get("_packed");
+async function setup(model, place) {
+  const sent = model.get("_packed");
   host = model;
   const packed = sent ? new Uint8Array(sent.buffer, sent.byteOffset, sent.byteLength)
     : await bytesFromPage(place);
@@ -275,7 +273,7 @@ const explorable = {
   ],
   readouts: (p, s) => [
     { name: "loss", label: "ℓ(z*)", note: "forward pass", shape: "square", value: s.loss[0] }, "≤",
-    { name: "arovr", label: "AROVR", note: "ℓ(z) − U/β", shape: "circle", colour: RISE, value: s.arovr },
+    { name: "arovr", label: "ℓ(z) − U/β", note: "AROVR, or less", shape: "circle", colour: RISE, value: s.arovr },
     { name: "attacked", label: "ℓ(z)", note: "attacked", value: s.loss[1] },
     { name: "energy", label: "U(z; x)", note: "spent", value: s.potential, digits: 4 },
     { name: "price", label: "β", note: "used", value: s.beta },
@@ -284,7 +282,7 @@ const explorable = {
   ],
   status,
   limits: (p, s) => ({
-    beta: { at: s.border, label: "border of stability", lit: s.stopped },
+    beta: { at: s.border, label: "near border", lit: s.stopped },
     delta: { at: s.certified, label: "certified budget", lit: false },
   }),
   actions: [

@@ -173,7 +173,8 @@ function spend(start, y, delta, { tolerance = 1e-6, most = 60 } = {}) {
   return { ...here, beta, passes, settled: off <= 1e-4 };
 }
 
-/* 1/λ_max(K) with K = Σ J_k M_k J_kᵀ: the border of stability near the forward pass (bounds.py). */
+/* The near border, 1/λ_max(K) with K = Σ J_k M_k J_kᵀ: at the forward pass, with the units that are on there, U − βℓ
+   ceases to be convex (bounds.py). */
 function border({ a }) {
   const n = net.sizes[net.depth], pairs = range(n * n);
   let rows = range(n).map(i => Float64Array.from(range(n), j => Number(i === j)));

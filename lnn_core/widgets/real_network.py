@@ -51,13 +51,15 @@ class Attack(NamedTuple):
     before, after : activations [x, z_1, …, z_L] of the forward pass and of the adversary, each
         of shape (1, d_k).
     beta : the weight of the loss in U − βℓ; with a budget, what ``ConstrainedAROVR`` found.
-    bounded : False where U − βℓ has no minimum that inference finds; ``after`` is ``before``.
+    settled : False where inference from the forward pass finds no minimum of U − βℓ; ``after``
+        is ``before``. Neither tells whether AROVR is finite: with ReLUs that depends on the
+        weights alone, and the minimum found is one near the forward pass.
     """
 
     before: list[Tensor]
     after: list[Tensor]
     beta: float
-    bounded: bool
+    settled: bool
 
     @property
     def signal(self) -> Tensor:
@@ -74,8 +76,8 @@ def attack(x: Tensor, label: int, beta: float) -> Attack:
     if beta == 0:
         return Attack(before, before, 0.0, True)
     z, report = infer(net, x, FenchelYoung() - beta * Euclidean(_target(label)), solver=SOLVER)
-    bounded = bool(report.gap < 1e-3)
-    return Attack(before, z if bounded else before, beta, bounded)
+    settled = bool(report.gap < 1e-3)
+    return Attack(before, z if settled else before, beta, settled)
 
 
 def attack_within(x: Tensor, label: int, delta: float) -> Attack:
@@ -171,7 +173,7 @@ class RealNetwork(Explorable):
     def describe(self) -> str:
         found = self.attack()
         before, after = (int(z[-1].argmax()) for z in (found.before, found.after))
-        force = f"β = {self.beta:.3f}" + ("" if found.bounded else ", where there is no optimum")
+        force = f"β = {self.beta:.3f}" + ("" if found.settled else ", where it finds no optimum")
         if self.adversary == "budget":
             force = f"a budget of {self.delta:.4f}"
         return (f"The image of a {self.label}, the activations of two hidden layers of 256 units, "
@@ -189,8 +191,8 @@ def _draw(found: Attack, label: int) -> Figure:
         _grid(axes[str(k)], f"z{'₀₁₂'[k]}", 0.6 * found.before[k],
               found.after[k] - found.before[k], 0.12)
     _draw_outputs(axes["out"], found, label)
-    if not found.bounded:
-        fig.suptitle(f"β = {found.beta:.2f}: no optimum, AROVR is infinite", fontsize=11)
+    if not found.settled:
+        fig.suptitle(f"β = {found.beta:.2f}: inference does not settle", fontsize=11)
     return fig
 
 

@@ -9,7 +9,7 @@
      status(p, s)      → {text, lit?}: a sentence, and whether to light the picture up
      limits(p, s)?     → {slider: {at, label, lit}}: a mark on a slider's track
      actions?          a list of buttons {name, label, run(p), every?}
-     setup(model)?     takes what else the model holds; a promise, if that takes time
+     setup(model, el)? takes what else the model holds; a promise, if that takes time
 
    Python writes two constants before this text: COLOURS, those of the methods in lnn_core.style
    (null: the page's ink), and CONTROLS, one for each slider or choice. */
@@ -74,7 +74,7 @@ function sliderElement(control, change) {
     },
     limit({ at, label: text, lit }) { // 8px: half a thumb
       tick.hidden = !finite(at);
-      tick.style.left = `calc(8px + ${share(at)} * (100% - 16px))`;
+      tick.style.insetInlineStart = `calc(8px + ${share(at)} * (100% - 16px))`;
       words.textContent = text;
       row.classList.toggle("lit", Boolean(lit));
     },
@@ -150,7 +150,7 @@ function actionElement(actions, model, change) {
 function mount(view, explorable) {
   let end = () => {}, over = false;
   const begin = () => { if (!over) end = build(view, explorable); };
-  const ready = explorable.setup ? explorable.setup(view.model) : null;
+  const ready = explorable.setup ? explorable.setup(view.model, view.el) : null;
   if (ready) ready.then(begin);
   else begin();
   return () => { over = true; end(); };
@@ -194,7 +194,7 @@ function build({ model, el }, explorable) {
   el.replaceChildren(root);
 
   function redraw() {
-    const begun = performance.now(), p = parameters(model), s = explorable.solve(p);
+    const p = parameters(model), s = explorable.solve(p);
     pending = 0;
     for (const { canvas, plot, draw, describe } of panels) {
       draw(plot, p, s);
@@ -209,7 +209,6 @@ function build({ model, el }, explorable) {
     const words = [message, text].filter(Boolean).join(" ");
     if (status.textContent !== words) status.textContent = words;
     root.classList.toggle("lit", lit);
-    root.dataset.redrawMs = (performance.now() - begun).toFixed(2);
   }
   /* At most one redraw a frame, however fast the changes come. */
   function schedule() { pending ||= requestAnimationFrame(redraw); }
@@ -223,17 +222,31 @@ function build({ model, el }, explorable) {
   panels.forEach(({ canvas }) => size.observe(canvas));
   const themes = { attributeFilter: ["data-theme", "data-jp-theme-name"] };
   for (const page of [document.documentElement, document.body]) theme.observe(page, themes);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  dark.addEventListener("change", schedule);
+  const media = ["print", "(prefers-color-scheme: dark)"].map(query => matchMedia(query));
+  media.forEach(query => query.addEventListener("change", redraw)); // at once: printing does not wait for a frame
   redraw();
   return () => {
     buttons.stop();
     events.forEach(event => model.off(event, schedule));
     size.disconnect();
     theme.disconnect();
-    dark.removeEventListener("change", schedule);
+    media.forEach(query => query.removeEventListener("change", redraw));
     cancelAnimationFrame(pending);
   };
+}
+
+/* Show an explorable in a page without a kernel: in the first place of that name where none is yet. A script does not
+   know where it stands (`currentScript`) once a page has moved it or put it in anew. */
+function showInPage(name, values, explorable) {
+  const find = () => [...document.querySelectorAll(`[data-explorable="${name}"]`)].find(place => !place.taken);
+  const begin = () => {
+    const el = find();
+    if (!el) return;
+    el.taken = true;
+    mount({ model: pageModel(values), el }, explorable);
+  };
+  if (!find() && document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin();
 }
 
 /* A model for pages without a kernel: the same four methods that Jupyter's has. */

@@ -33,14 +33,20 @@ function pieces(p) {
 }
 
 const kappa = p => 1 + units(p).reduce((sum, { w }) => sum + w ** 2, 0) / p.gamma;
-/* AROVR is finite for β below this. Far away, units whose weight opposes the push are off. */
-function border(p) {
-  if (p.activation === "identity") return 1 / kappa(p);
-  const far = sign => units(p).reduce((sum, { w }) => sum + Math.max(sign * w, 0) ** 2, 0);
-  return 1 / (1 + Math.max(far(1), far(-1)) / p.gamma);
+/* The slope du/de far away on the side of `sign`, where units whose weight opposes the push are off. */
+const far = (p, sign) => 1 + units(p).reduce((sum, { w }) => (
+  sum + (p.activation === "relu" ? Math.max(sign * w, 0) : w) ** 2), 0) / p.gamma;
+/* AROVR is finite for β below this, and infinite above. */
+const border = p => 1 / Math.max(far(p, 1), far(p, -1));
+/* On the border itself, loss and price grow alike far away, and what the output is off without the push decides. */
+function infinite(p, beta) {
+  const past = beta / border(p) - 1;
+  if (Math.abs(past) > 1e-12) return past > 0;
+  return [1, -1].filter(sign => far(p, sign) * beta > 1 - 1e-12).some(sign => {
+    const e = 1e3 * sign; // no unit switches so far out
+    return sign * (R + answer(p, e).u - far(p, sign) * e) > 1e-9;
+  });
 }
-/* Up to rounding, so that the border itself counts as passed. */
-const infinite = (p, beta) => beta >= border(p) * (1 - 1e-12);
 
 /* AROVR (sign 1) or ROVR (sign −1): the best of the stationary points e = ±β(r + u) of all pieces, each
    moved into its piece. */
@@ -49,7 +55,8 @@ function relaxed(p, sign, beta = p.beta) {
   const price = sign * beta, found = pieces(p).map(([low, high]) => {
     const near = clamp(0, low, high); // a finite point of the piece, and one inside it
     const { slope } = answer(p, clamp(near, low + 1e-9, high - 1e-9)), { u } = answer(p, near);
-    const e = clamp(price * (R + u - slope * near) / (1 - price * slope), low, high);
+    const bend = 1 - price * slope; // 0 on the border, in the last piece, where no further e is better
+    const e = Math.abs(bend) < 1e-12 ? near : clamp(price * (R + u - slope * near) / bend, low, high);
     const at = answer(p, e);
     return { e, u: at.u, value: 0.5 * (R + at.u) ** 2 - at.price / price };
   });
@@ -159,7 +166,7 @@ function describeAgainstMove(p, s) {
 
 function status(p, s) {
   if (infinite(p, p.beta)) {
-    return { lit: true, text: "β has passed the border: a push pays for itself, and AROVR is infinite." };
+    return { lit: true, text: "β has reached the border: a push pays for itself, and AROVR is infinite." };
   }
   if (p.beta >= s.safe) {
     return { text: "β is past 1/κ, where the upper bound ends. AROVR is still finite: " +

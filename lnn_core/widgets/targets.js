@@ -174,7 +174,7 @@ function describeProfile(p, s) {
 function status(p, s) {
   const { q, z } = s.against;
   if (!z) {
-    return { lit: true, text: "β has passed the border: repulsion beats the potential, the output runs away, " +
+    return { lit: true, text: "β has reached the border: repulsion beats the potential, the output runs away, " +
       "and AROVR is infinite." };
   }
   if (q > 0) {
