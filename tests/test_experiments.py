@@ -292,7 +292,7 @@ def test_killed_between_write_and_replace(tmp_path):
     """)
     path = os.pathsep.join([str(Path(lnn.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)],
-                            env={**os.environ, "PYTHONPATH": path}, timeout=60)
+                            env={**os.environ, "PYTHONPATH": path})
     assert killed.returncode == -signal.SIGKILL
     assert load(Run(), tmp_path) is None and not list(tmp_path.glob("*.json"))
     save({"config": Run().config}, tmp_path / f"{Run().key}.json")
