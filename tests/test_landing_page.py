@@ -33,7 +33,7 @@ def opened(browser):  # noqa: F811
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
         contexts[-1].route("**/mathjax/**", lambda route: route.abort())
         shown = Shown(contexts[-1].new_page())
-        shown.page.goto(url, timeout=120_000)
+        shown.page.goto(url, timeout=0)
         return shown
 
     yield open_page
