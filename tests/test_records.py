@@ -19,6 +19,7 @@ import nbformat
 import numpy as np
 import pytest
 
+from lnn_core import robustness  # noqa: F401  it declares a kind
 from lnn_core.experiments import Run
 from lnn_core.lrrn import modes  # noqa: F401  it declares a kind
 from lnn_core.records import Recorded, files, load, save, sweep
