@@ -8,9 +8,9 @@ samples. Each file comes from the first of these that has it:
 
 A source that cannot be used is named, and the next one is tried. Every file is checked at every
 load: gzip container, IDX header, size, SHA-256; no more of it is read, downloaded or unpacked than
-it should have. Nothing that fails is used, and nothing unchecked is written to the cache. Only with ``fallback=True`` do
-scikit-learn's bundled digits stand in for a data set that cannot be had, and
-``Dataset.notice`` then says so.
+it should have. Nothing that fails is used, and nothing unchecked is written to the cache. Only
+with ``fallback=True`` do scikit-learn's bundled digits stand in for a data set that cannot be had,
+and ``Dataset.notice`` then says so.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ def _download(url: str, label: str, most: int, quiet: bool | None) -> bytes:
     """
     payload, end = bytearray(), time.monotonic() + _PATIENCE
     with requests.get(url, stream=True, timeout=_TIMEOUT,
-                      headers={"Accept-Encoding": "identity"}) as response:  # no unpacking on the way
+                      headers={"Accept-Encoding": "identity"}) as response:  # the .gz itself
         response.raise_for_status()
         with tqdm(desc=label, total=response.raw.length_remaining, unit="B", unit_scale=True,
                   leave=False, disable=quiet) as bar:

@@ -497,6 +497,14 @@ def test_a_failed_download_leaves_nothing_behind(how, monkeypatch, mirror, good,
     assert set(cached_files()) <= set(OFFICIAL)  # the complete ones, no temporary file
 
 
+def test_a_download_has_a_size(mirror):
+    """Broken if what a mirror sends goes into memory whatever its size."""
+    mirror.routes["/first/file"] = bytes(5000)
+    assert data._download(f"{mirror.url}/first/file", "file", 5000, True) == bytes(5000)
+    with pytest.raises(data.DataCorrupted, match="more than 4,999 bytes"):
+        data._download(f"{mirror.url}/first/file", "file", 4999, True)
+
+
 def test_a_download_that_never_ends_is_given_up(monkeypatch, mirror, good):
     """Broken if a mirror that sends a byte now and then holds a run up for days."""
     monkeypatch.setattr(data, "_PATIENCE", -1.0)

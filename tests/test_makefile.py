@@ -121,8 +121,8 @@ def test_relative_folders_are_meant_from_the_checkout(checkout, given, seen, by)
     variables = {"LNN_DATA": given, "LNN_CACHE": given}
     arguments = ([f"{name}={value}" for name, value in variables.items()]
                  if by == "command line" else [])
-    shown = subprocess.run(["make", "--eval", SHOW, "show", *arguments], cwd=checkout.here, text=True,
+    shown = subprocess.run(["make", "--eval", SHOW, "show", *arguments], cwd=checkout.here,
                            env=ENVIRONMENT | ({} if arguments else variables), check=True,
-                           capture_output=True).stdout.strip()
+                           text=True, capture_output=True).stdout.strip()
     seen = seen.format(here=checkout.here)
     assert shown == f"{seen}|{seen}"
