@@ -12,7 +12,8 @@ for both potentials. The second family of results linearises the network at its 
 pass instead, and is exact for linear networks.
 
 γ is given as to :class:`~lnn_core.Reweighted`: None (all ones), or one positive number or
-(d_k,) tensor a layer.
+(d_k,) tensor a layer. Every function raises ValueError for a γ that is not positive or does not
+fit the network, and for a network whose weights are not finite.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import as_targets, check_input, positive
+from .checks import (
+    as_targets, check_finite_weights, check_network, own_precision, positive, prepared,
+)
 from .convex import Identity
-from .losses import Euclidean, LossFamily
+from .losses import Euclidean, LossFamily, checked_family, loss_of
 from .network import LiftedNetwork
-from .potentials import FenchelYoung, LeastSquares, Potential, Reweighted
+from .potentials import FenchelYoung, LeastSquares, Potential, Reweighted, checked_potential
 
 Gamma = Sequence[float | Tensor] | None
 
@@ -41,12 +44,12 @@ def kappa(net: LiftedNetwork, gamma: Gamma = None) -> float:
     Proof of the module's inequality: ‖z_k − z_k*‖ ≤ ‖e_k‖ + Σ_j ‖W_kj‖‖z_j − z_j*‖, as f_k
     is 1-Lipschitz; unrolled from the output this is ‖z_L − z_L*‖ ≤ Σ_k c_k‖e_k‖, and
     Cauchy–Schwarz with weights γ_k gives ‖z_L − z_L*‖² ≤ κ_γ Σ_k γ_k‖e_k‖² ≤ 2κ_γ U^⊙γ.
-
-    Raises ValueError for a γ that is not positive or does not fit the network.
     """
+    net = check_network(net)
     potential = _reweighted(net, gamma)
     gain = [0.0] * net.depth + [1.0]
-    for (j, k), weight in sorted(zip(net.edges, net.weights), key=lambda edge: -edge[0][1]):
+    weights, _ = net.tensors()
+    for (j, k), weight in sorted(zip(net.edges, weights), key=lambda edge: -edge[0][1]):
         gain[j] += float(torch.linalg.matrix_norm(weight.double(), 2)) * gain[k]
     return sum(gain[k] ** 2 / potential.weight(k) for k in range(1, net.depth + 1))
 
@@ -61,6 +64,7 @@ def safe_beta(net: LiftedNetwork, gamma: Gamma = None) -> float:
     return 1 / kappa(net, gamma)
 
 
+@own_precision
 @torch.no_grad()
 def output_gram(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamma = None, *,
                 base: Potential | None = None) -> Tensor:
@@ -75,18 +79,19 @@ def output_gram(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamma = None
     Why K: eliminating the hidden layers of ½Σ_k e_kᵀS_k⁻¹e_k subject to Σ_k J_k e_k = u leaves
     ½uᵀK⁻¹u, the cost of moving the output by u.
     """
-    potential = _reweighted(net, gamma, FenchelYoung() if base is None else base)
+    net = check_network(net)
+    potential = _reweighted(net, gamma, base)
     if not isinstance(potential.base, (FenchelYoung, LeastSquares)):
         raise TypeError(f"base must be FenchelYoung() or LeastSquares(); got {potential.base!r}")
     if x is None:
         for function in net.functions:
             if not isinstance(function, Identity):
                 raise ValueError(f"with {function!r} in the network K depends on x: pass x")
-        x = net.weights[0].new_zeros(1, net.sizes[0])
-    check_input(net, x)
+        x = net.tensors()[0][0].new_zeros(1, net.sizes[0])
+    net, x = prepared(net, x)
     z = net.activations(x)
     J = [x.new_zeros(len(x), net.sizes[-1], size) for size in net.sizes]
-    J[-1] += torch.eye(net.sizes[-1]).to(x)
+    J[-1] += torch.eye(net.sizes[-1], dtype=x.dtype, device=x.device)
     K = x.new_zeros(len(x), net.sizes[-1], net.sizes[-1])
     for k in range(net.depth, 0, -1):
         slope = net.function(k).derivative(net.preactivation(k, z))
@@ -97,18 +102,34 @@ def output_gram(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamma = None
     return K
 
 
+@own_precision
 def stability_threshold(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamma = None, *,
-                        base: Potential | None = None) -> Tensor:
-    """1/λ_max(K), shape (batch,): the largest β for which AROVR stays finite.
+                        base: Potential | None = None,
+                        curvature: float | Tensor = 1.0) -> Tensor:
+    """1/λ_max(K), shape (batch,): the near border of stability, exact for linear networks.
 
-    Exact for linear networks: U − βℓ has, after elimination of the hidden layers, the
-    Hessian K⁻¹ − βI in z_L, positive definite iff βλ_max(K) < 1. Local otherwise: it is
-    that of the network linearised at the forward pass of x. K ⪰ Γ_L⁻¹ contains the paper's
-    γ_L > β, and λ_max(K) ≤ κ_γ contains eq. 19. Arguments as for :func:`output_gram`.
+    Linear networks: the largest β for which AROVR is finite. U − βℓ has, after elimination of
+    the hidden layers, the Hessian K⁻¹ − βI in z_L, positive definite iff βλ_max(K) < 1.
+    Others: that of the network linearised at the forward pass of x. There it says where the
+    *local* optimum next to the forward pass ceases to be one; whether AROVR is finite is a
+    property of the weights alone, and neither border implies the other. K ⪰ Γ_L⁻¹ contains
+    the paper's γ_L > β, and λ_max(K) ≤ κ_γ contains eq. 19.
+
+    Arguments as for :func:`output_gram`. ``curvature``: the loss's, where it is not 1; a
+    number, or a tensor Q that broadcasts to (batch, d_L): then λ_max of K^½·diag(Q)·K^½
+    counts, and the border is infinite where that is not positive.
     """
-    return 1 / torch.linalg.eigvalsh(output_gram(net, x, gamma, base=base))[:, -1]
+    K = output_gram(net, x, gamma, base=base)
+    if not isinstance(curvature, Tensor) and curvature == 1:
+        return 1 / torch.linalg.eigvalsh(K)[:, -1]
+    values, vectors = torch.linalg.eigh(K)
+    root = vectors * values.clamp_min(0).sqrt()[:, None]
+    Q = torch.as_tensor(curvature, dtype=K.dtype, device=K.device).expand(*K.shape[:2])
+    largest = torch.linalg.eigvalsh(root.mT @ (Q[:, :, None] * root))[:, -1]
+    return torch.where(largest > 0, 1 / largest, torch.inf)
 
 
+@own_precision
 @torch.no_grad()
 def two_sided(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamma = None,
               loss: LossFamily = Euclidean) -> tuple[Tensor, Tensor]:
@@ -116,7 +137,7 @@ def two_sided(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamm
 
     For the Euclidean loss ℓ(z*)/(1 + βκ_γ) and ℓ(z*)/(1 − βκ_γ). For any loss of curvature
     c with gradient r at z_L*: ℓ(z*) ∓ ½t‖r‖²/(1 ± ct) with t = βκ_γ, so that for a linear
-    loss (c = 0) AROVR is finite whatever β.
+    loss (c = 0) AROVR is finite whatever β. (Where c differs between outputs: a sum over them.)
 
     Proof: by the module's inequality U ≥ ‖u‖²/(2κ_γ) with u = z_L − z_L*, and the maximum
     over u of ℓ(z_L* + u) − ‖u‖²/(2t), the one-layer problem (13), is the upper bound;
@@ -124,17 +145,22 @@ def two_sided(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamm
 
     Raises ValueError unless |c|·βκ_γ < 1.
     """
-    check_input(net, x)
-    target_loss, output = loss(as_targets(net, x, y)), net(x)
-    t, c = positive("beta", beta) * kappa(net, gamma), target_loss.curvature
-    if not abs(c) * t < 1:
-        raise ValueError(f"beta={beta:g} must be below 1/kappa={beta / (abs(c) * t):g}"
-                         f"{'' if abs(c) == 1 else ' (for a loss of this curvature)'}: "
+    net, x = prepared(net, x)
+    target, beta = as_targets(net, x, y), positive("beta", beta)
+    target_loss, output = loss_of(checked_family(loss), target), net(x)
+    target_loss.check(len(x), net.sizes[-1], net.dtype)
+    t, c = beta * kappa(net, gamma), target_loss.curvature
+    steepest = float(torch.as_tensor(c).abs().max())
+    if not steepest * t < 1:
+        raise ValueError(f"beta={beta:g} must be below 1/kappa={beta / (steepest * t):g}"
+                         f"{'' if steepest == 1 else ' (for a loss of this curvature)'}: "
                          "there is no bound beyond")
-    value, slope = target_loss(output), (c * output - target_loss.pull).square().sum(-1)
-    return value - t * slope / (2 * (1 + c * t)), value + t * slope / (2 * (1 - c * t))
+    value, slope = target_loss(output), (c * output - target_loss.pull).square()
+    return (value - 0.5 * t * (slope / (1 + c * t)).sum(-1),
+            value + 0.5 * t * (slope / (1 - c * t)).sum(-1))
 
 
+@own_precision
 @torch.no_grad()
 def energy_budget(net: LiftedNetwork, x: Tensor, gamma: Gamma = None) -> Tensor:
     """δ = m²/(4κ_γ), shape (batch,), for the margin m between the two largest outputs.
@@ -145,13 +171,14 @@ def energy_budget(net: LiftedNetwork, x: Tensor, gamma: Gamma = None) -> Tensor:
 
     Raises ValueError for a network with a single output.
     """
-    check_input(net, x)
+    net, x = prepared(net, x)
     if net.sizes[-1] < 2:
         raise ValueError("a margin needs at least 2 outputs; the network has 1")
     first, second = net(x).topk(2, dim=1).values.unbind(1)
     return (first - second).square() / (4 * kappa(net, gamma))
 
 
+@own_precision
 @torch.no_grad()
 def reduced(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamma = None, *,
             base: Potential | None = None) -> tuple[Tensor, Tensor]:
@@ -165,6 +192,7 @@ def reduced(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamma 
     Proof: maximise ½‖r + u‖² − ½uᵀK⁻¹u/β over the output's move u (see
     :func:`output_gram`): u = βK(I − βK)⁻¹r.
     """
+    net, x = prepared(net, x)
     target, beta = as_targets(net, x, y), positive("beta", beta)
     eigenvalues, vectors = torch.linalg.eigh(output_gram(net, x, gamma, base=base))
     r = (vectors.mT @ (net(x) - target)[:, :, None]).squeeze(-1)
@@ -173,6 +201,8 @@ def reduced(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamma 
 
 
 def _reweighted(net: LiftedNetwork, gamma: Gamma, base: Potential | None = None) -> Reweighted:
-    potential = Reweighted([1.0] * net.depth if gamma is None else gamma, base)
+    potential = Reweighted([1.0] * net.depth if gamma is None else gamma,
+                           checked_potential(base, "base"))
     potential.check(net)
+    check_finite_weights(net)
     return potential

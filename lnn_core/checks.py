@@ -2,109 +2,126 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral, Real
-from typing import TYPE_CHECKING
+import operator
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .network import LiftedNetwork
+from .kinds import described, expect, number
+from .network import LiftedNetwork
+
+#: Objectives and bounds of a network in half precision are computed in this one.
+LEAST = torch.float32
 
 
-def check_input(net: LiftedNetwork, x: Tensor) -> None:
+def check_network(net: LiftedNetwork, name: str = "net") -> LiftedNetwork:
+    """The network with its weights held fixed; TypeError where it is something else."""
+    net = getattr(net, "_orig_mod", net)  # of torch.compile
+    if not isinstance(net, LiftedNetwork):
+        if isinstance(getattr(net, "module", None), LiftedNetwork):  # (Distributed)DataParallel
+            raise TypeError(
+                f"{name} is {described(net)} around a LiftedNetwork; wrap a module whose forward "
+                "returns objective(net, x, y) instead, and call that with x and y")
+        expect(name, net, LiftedNetwork, "a LiftedNetwork")
+    return net.fixed()
+
+
+def prepared(net: LiftedNetwork, x: Tensor) -> tuple[LiftedNetwork, Tensor]:
+    """The network with its weights held fixed, and x, once checked; both in at least float32."""
+    net = check_network(net)
+    _check_batch(x, net.sizes[0], net.dtype)
+    dtype = torch.promote_types(net.dtype, LEAST)
+    return net.fixed(dtype), x.to(dtype)
+
+
+def check_input(net, x: Tensor) -> None:
     """x is a finite (batch, d_0) tensor of the network's type with at least one sample."""
-    check_rows("x", x)
-    if x.ndim != 2 or x.shape[1] != net.sizes[0]:
-        raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {net.sizes[0]})")
+    _check_batch(x, net.sizes[0], net.weights[0].dtype)
+
+
+def _check_batch(x: Tensor, width: int, dtype: torch.dtype) -> None:
+    _check_tensor("x", x)
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {width})")
     if len(x) == 0:
-        raise ValueError("x is an empty batch, shape (0, %d)" % net.sizes[0])
-    expected = net.weights[0].dtype
-    if x.dtype != expected:
-        raise ValueError(f"x has dtype {x.dtype}; the network has {expected}")
-    _check_finite("x", x)
+        raise ValueError(f"x is an empty batch, shape (0, {width})")
+    if x.dtype != dtype:
+        raise ValueError(f"x has dtype {x.dtype}; the network has {dtype}")
+    check_finite("x", x)
 
 
 def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
     """Targets of shape (batch, d_L): labels become one-hot, floating-point y passes.
 
     Raises ValueError for a batch size other than x's, labels outside 0…d_L − 1, another
-    width, or values that are not finite.
+    width, or values that are not finite; TypeError for y that is no tensor of either kind.
     """
-    check_rows("y", y)
+    _check_tensor("y", y)
     outputs = net.sizes[-1]
     if len(y) != len(x):
         raise ValueError(f"y has {len(y)} samples; x has {len(x)}")
+    if y.dtype == torch.bool or y.is_complex():
+        raise TypeError(f"y has dtype {y.dtype}; expected integer labels or floating-point targets")
     if not y.is_floating_point():
         if y.ndim != 1:
             raise ValueError(f"labels have shape {tuple(y.shape)}; expected ({len(x)},)")
+        y = y.long()
         low, high = map(int, torch.aminmax(y))
         if low < 0 or high >= outputs:
             bad = y[(y < 0) | (y >= outputs)][0]
             raise ValueError(f"label {int(bad)} is outside 0…{outputs - 1}")
-        return x.new_zeros(len(y), outputs).scatter_(1, y.long()[:, None], 1.0)
+        return x.new_zeros(len(y), outputs).scatter_(1, y[:, None], 1.0)
     if y.shape != (len(x), outputs):
         raise ValueError(f"y has shape {tuple(y.shape)}; expected {(len(x), outputs)}")
-    _check_finite("y", y)
+    check_finite("y", y)
     return y.to(x.dtype)
 
 
-def instance(name: str, value: object, *kinds: type) -> None:
-    """TypeError unless the value is of one of the kinds: "net is a float (0.5); expected an LRRN"."""
-    if not isinstance(value, kinds):
-        expected = " or ".join(_article(_WORDS.get(kind, kind.__name__)) for kind in kinds)
-        raise TypeError(f"{name} is {_described(value)}; expected {expected}")
+def own_precision(function: Callable) -> Callable:
+    """The function with autocasting off: differences of energies do not survive bfloat16."""
+    @functools.wraps(function)
+    def precise(*arguments, **options):
+        devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+        if not devices:
+            return function(*arguments, **options)
+        with torch.autocast(devices[0], enabled=False):
+            return precise(*arguments, **options)
+    return precise
 
 
-#: What is said of kinds whose names are not those a user knows.
-_WORDS = {Real: "number", Integral: "integer", Tensor: "tensor", Callable: "callable",
-          Iterable: "sequence", Sequence: "sequence"}
-
-
-def _described(value: object) -> str:
-    if value is None or isinstance(value, type):
-        return repr(value)
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    text = " ".join(repr(value).split())
-    return f"{_article(type(value).__name__)} ({text if len(text) <= 60 else text[:57] + '…'})"
-
-
-def _article(noun: str) -> str:
-    spelled = noun.isupper() and noun[0] in "FHLMNRSX"  # an LRRN, but a Loss
-    return f"{'an' if spelled or noun[0].lower() in 'aeio' else 'a'} {noun}"
-
-
-def finite(name: str, values: Tensor) -> None:
-    """ValueError unless all values are finite numbers."""
-    if not _all_finite(values):
-        values = torch.func.debug_unwrap(values)
-        bad = values[~torch.isfinite(values)][0].item()
-        raise ValueError(f"{name} holds {bad}; all values must be finite")
+def no_transforms() -> None:
+    """RuntimeError inside torch.func.grad, vmap and their like: inference is no function to them."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError("inference cannot be transformed by torch.func (grad, vmap, jacrev, …): "
+                           "use torch.autograd.grad or backward(); reduction=\"none\" gives one "
+                           "value per sample")
 
 
 def positive(name: str, value: float) -> float:
-    """The value, or ValueError where it is not positive and finite; TypeError for no number."""
-    instance(name, value, Real)
-    if not 0 < value < float("inf"):
+    """The value, or ValueError where it is not a positive finite number."""
+    if not 0 < number(name, value) < math.inf:
         raise ValueError(f"{name}={value} must be positive and finite")
     return float(value)
 
 
 def not_negative(name: str, value: float) -> float:
-    """The value, or ValueError where it is negative or not finite; TypeError for no number."""
-    instance(name, value, Real)
-    if not 0 <= value < float("inf"):
+    """The value, or ValueError where it is negative or not finite."""
+    if not 0 <= number(name, value) < math.inf:
         raise ValueError(f"{name}={value} must be finite and not negative")
     return float(value)
 
 
-def at_least(name: str, value: int, least: int) -> None:
-    """ValueError unless the value is an integer of at least ``least``."""
-    if not (isinstance(value, int) and value >= least):
+def at_least(name: str, value: int, least: int, most: int | None = None) -> int:
+    """The value; ValueError unless it is an integer of at least ``least`` (and at most ``most``)."""
+    integer = hasattr(value, "__index__") and not isinstance(value, (bool, Tensor))
+    if not (integer and value >= least):
         raise ValueError(f"{name}={value!r} must be an integer of at least {least}")
+    if most is not None and value > most:
+        raise ValueError(f"{name}={value} must be at most {most}")
+    return operator.index(value)
 
 
 def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
@@ -113,22 +130,40 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}")
 
 
-def check_rows(name: str, value: Tensor) -> None:
-    """TypeError unless the value is a tensor of at least one dimension."""
+def _check_tensor(name: str, value: Tensor) -> None:
     if not isinstance(value, Tensor) or value.ndim == 0:
-        what = "a single number" if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} is {what}; expected a tensor with one row a sample")
+        what = "a single number" if isinstance(value, Tensor) else described(value)
+        raise TypeError(f"{name} is {what}; expected a tensor with one row per sample")
+
+
+def finite(name: str, values: Tensor) -> None:
+    """ValueError where an entry of a tensor of any shape is not finite."""
+    if not _all_finite(values):
+        values = torch.func.debug_unwrap(values)
+        raise ValueError(f"{name} holds {values[~torch.isfinite(values)][0].item()}; all values "
+                         "must be finite")
 
 
 def _all_finite(values: Tensor) -> bool:
-    values = torch.func.debug_unwrap(values)  # under vmap: all mapped calls' values
+    values = torch.func.debug_unwrap(values)  # under vmap: the values of all mapped calls
     # A sum is ten times as fast as a look at every entry; it may overflow where all are finite.
     return math.isfinite(values.detach().sum().item()) or bool(torch.isfinite(values).all())
 
 
-def _check_finite(name: str, values: Tensor) -> None:
+def check_finite(name: str, values: Tensor) -> None:
+    """ValueError where the rows of a tensor are not all finite."""
     if not _all_finite(values):
-        values = torch.func.debug_unwrap(values).reshape(-1, values.shape[-1])
-        row = int((~torch.isfinite(values)).any(1).nonzero()[0])
-        raise ValueError(f"{name} holds {values[row][~torch.isfinite(values[row])][0].item()} "
-                         f"in sample {row}; all values must be finite")
+        values = torch.func.debug_unwrap(values)
+        rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
+        row, column = torch.isfinite(rows).logical_not().nonzero()[0].tolist()
+        raise ValueError(f"{name} holds {rows[row, column].item()} in sample {row}; "
+                         "all values must be finite")
+
+
+def check_finite_weights(net: LiftedNetwork) -> None:
+    """ValueError where a weight or bias is not finite."""
+    weights, biases = net.tensors()
+    layers = [(k, W) for (_, k), W in zip(net.edges, weights)] + list(enumerate(biases, 1))
+    for k, values in layers:
+        if not (finite := torch.isfinite(values)).all():
+            raise ValueError(f"layer {k} holds {values[~finite][0]:g}: weights must be finite")

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import positive
-from .inference import InferenceDiverged, Report, Shooting, infer
+from .checks import at_least, no_transforms, positive
+from .envelope import once
+from .inference import InferenceDiverged, Report, Shooting, checked_solver, infer
+from .kinds import MOST
 from .points import Solver
-from .losses import Euclidean
+from .losses import Euclidean, Loss, LossFamily, loss_of
 from .network import Activations, LiftedNetwork
-from .objectives import LossFamily, Objective
-from .potentials import Energy, FenchelYoung, Potential
+from .objectives import Objective
+from .potentials import Energy, Potential, checked_potential
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class ConstrainedAROVR(Objective):
 
     Raises
     ------
-    ValueError : δ that is not positive, or a potential that is not zero at the forward pass.
+    ValueError : δ that is not positive, or a potential that is not zero at the forward pass;
+        fewer than one step.
     """
 
     certificate: Certificate | None = None
@@ -88,37 +91,45 @@ class ConstrainedAROVR(Objective):
                  potential: Potential | None = None, solver: Solver | None = None,
                  steps: int = 32):
         super().__init__(loss)
-        self.delta, self.steps = positive("delta", delta), steps
-        self.potential = FenchelYoung() if potential is None else potential
+        self.delta, self.steps = positive("delta", delta), at_least("steps", steps, 1, MOST)
+        self.potential = checked_potential(potential)
         if not self.potential.minimum_is_zero:
             raise ValueError(f"{self.potential!r} is not zero at the forward pass, as (7) assumes")
         # Each sample has its own β: their residuals may differ by orders of magnitude.
-        self.solver = solver or Shooting(tolerance=1e-8, max_passes=300, every=True)
+        self.solver = checked_solver(solver) or Shooting(tolerance=1e-8, max_passes=300, every=True)
+
+    def precision(self, dtype):
+        # z − z* is about √(2δ), and rounding moves it by eps.
+        return dtype if self.delta > torch.finfo(torch.float32).eps else torch.float64
 
     def value(self, net, x, target):
-        self.potential.check(net)
-        z, self.certificate, self.report = self._search(net, x.detach(), target)
-        self.activations, beta, loss = z, self.certificate.beta, self.loss(target)
+        no_transforms()
+        loss = loss_of(self.loss, target)
+        Energy(self.potential, loss).check_shapes(net, len(x))
+        z, self.certificate, self.report = self._search(net, x.detach(), loss)
+        self.activations, beta = z, self.certificate.beta
         U = self.potential(net, [x, *z[1:]])
         found = beta > 0
         constrained = loss(z[-1]) - (U - U.detach()) / torch.where(found, beta, 1.0)
-        return torch.where(found, constrained, loss(net(x)))
+        return once(torch.where(found, constrained, loss(net(x))))
 
     @torch.no_grad()
     def _search(self, net: LiftedNetwork, x: Tensor,
-                target: Tensor) -> tuple[Activations, Certificate, Report]:
+                loss: Loss) -> tuple[Activations, Certificate, Report]:
         """Bisect log β, all samples at once, and keep the best feasible z of each."""
-        loss, largest = self.loss(target), self._largest(net, target)
-        low, high = x.new_full((len(x),), 1e-9 * largest), x.new_full((len(x),), largest)
+        largest = self._largest(net, x, loss)
+        low, high, rows = 1e-9 * largest, largest.clone(), torch.arange(len(x), device=x.device)
         z, tried, passes = net.activations(x), [], 0
         beta, energy, gap = x.new_zeros(3, len(x))
         converged = beta > 0
         for _ in range(self.steps):
             middle = (low * high).sqrt()
-            new, report = self._infer(net, x, target, middle)
+            if not ((low < middle) & (middle < high)).any():
+                break  # no number is left between them
+            new, report = self._infer(net, x, loss, middle, rows)
             value, U, passes = loss(new[-1]), self.potential(net, new), passes + report.passes
             moved = U > torch.finfo(U.dtype).eps * self.delta
-            tried.append((middle, value, U, report.converged & moved))
+            tried.append((middle, value, U, report.converged & ~report.infinite & moved))
             # Without a minimum, or with one that the solver gave up on, β was too large.
             fits = (U <= self.delta) & ~report.unbounded & (report.converged | (U > 0))
             low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
@@ -141,29 +152,32 @@ class ConstrainedAROVR(Objective):
         best = values.nan_to_num(-math.inf, math.inf, -math.inf).amax(1)
         return torch.where(trusted, best, math.inf).amin(0)
 
-    def _largest(self, net: LiftedNetwork, target: Tensor) -> float:
-        curvature = self.loss(target).curvature
-        return 0.999 * self.potential.weight(net.depth) / curvature if curvature > 0 else 1e6
+    def _largest(self, net: LiftedNetwork, x: Tensor, loss: Loss) -> Tensor:
+        """Where the search for each sample's β starts from above, (batch,)."""
+        curvature = torch.as_tensor(loss.curvature, dtype=x.dtype, device=x.device)
+        steepest = curvature.expand(len(x), net.sizes[-1]).amax(1)
+        bound = 0.999 * self.potential.weight(net.depth) / steepest
+        return torch.where(steepest > 0, bound, 1e6)
 
-    def _infer(self, net: LiftedNetwork, x: Tensor, target: Tensor,
-               beta: Tensor) -> tuple[Activations, Report]:
+    def _infer(self, net: LiftedNetwork, x: Tensor, loss: Loss, beta: Tensor,
+               rows: Tensor) -> tuple[Activations, Report]:
         """AROVR_β's activations. A sample that runs away comes back as its forward pass.
 
         One such sample stops the batch: it is halved until the culprits are alone.
         """
         try:
-            energy = Energy(self.potential, -beta[:, None] * self.loss(target))
-            return infer(net, x, energy, solver=self.solver)
+            energy = Energy(self.potential, -beta[rows, None] * loss.take(rows))
+            return infer(net, x[rows], energy, solver=self.solver)
         except InferenceDiverged:
-            if len(x) == 1:
+            if len(rows) == 1:
                 lost = x.new_full((1,), math.inf)
-                return net.activations(x), Report(0, lost, lost.isfinite(), lost.isinf())
-        parts = zip(*(tensor.tensor_split(2) for tensor in (x, target, beta)))
-        halves, reports = zip(*(self._infer(net, *part) for part in parts))
+                return net.activations(x[rows]), Report(0, lost, lost.isfinite(), lost.isinf())
+        halves, reports = zip(*(self._infer(net, x, loss, beta, part)
+                                for part in rows.tensor_split(2)))
         return ([torch.cat(z_k) for z_k in zip(*halves)],
                 Report(max(report.passes for report in reports),
                        *(torch.cat([getattr(report, name) for report in reports])
-                         for name in ("gap", "converged", "unbounded"))))
+                         for name in ("gap", "converged", "unbounded", "infinite"))))
 
     def __repr__(self):
         return f"ConstrainedAROVR(delta={self.delta:g})"

@@ -17,6 +17,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from .kinds import number
+
 
 class ConvexFunction(ABC):
     """A separable, closed, 1-strongly convex function G of one layer's activations."""
@@ -65,6 +67,7 @@ class Box(ConvexFunction):
     """
 
     def __init__(self, lower: float = 0.0, upper: float = 1.0):
+        number("lower", lower), number("upper", upper)
         if not lower < upper:
             raise ValueError(f"Box needs lower < upper; got lower={lower}, upper={upper}")
         self.lower, self.upper = float(lower), float(upper)
@@ -153,24 +156,17 @@ class Tanh(ConvexFunction):
         return a.abs() + torch.nn.functional.softplus(-2 * a.abs()) - math.log(2)
 
     def divergence(self, z: Tensor, a: Tensor) -> Tensor:
-        """½Σ_± (1 ± z)·log1p(±e/(1 ± f)) with e = z − f(a): eq. (2) without its cancellation.
-
-        It is the relative entropy between two coins, with heads (1 + z)/2 and (1 + f(a))/2.
-        """
-        inside, e = z.abs() <= 1.0, z - a.tanh()
-        safe, e = torch.where(inside, z, 0.0), torch.where(inside, e, 0.0)
-        # At z = ±1 one of the factors is zero and its logarithm infinite: kept finite here, so
-        # that autograd finds the slope zero as well.
-        least = -1 + torch.finfo(a.dtype).eps
-        parts = [(1 + s * safe) * (s * e / (2 * (2 * s * a).sigmoid())).clamp_min(least).log1p()
-                 for s in (1, -1)]
-        return torch.where(inside, 0.5 * (parts[0] + parts[1]), math.inf)
+        """The relative entropy of two coins, with heads (1 + z)/2 and (1 + f(a))/2: eq. (2)."""
+        inside = z.abs() <= 1.0
+        safe, a = torch.broadcast_tensors(torch.where(inside, z, 0.0), a)
+        return torch.where(inside, _Coins.apply(safe, a), math.inf)
 
     def activation(self, a: Tensor) -> Tensor:
         return a.tanh()
 
     def derivative(self, a: Tensor) -> Tensor:
-        return 1 - a.tanh().square()
+        tail = 2 * (-2 * a.abs()).sigmoid()  # 1 − |tanh a|, without its cancellation
+        return tail * (2 - tail)
 
     def respond(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
         """z = tanh(u) where u + q·tanh(u) = b, bracketed by b ± |q| and bisected."""
@@ -183,3 +179,57 @@ class Tanh(ConvexFunction):
             above = u + q * u.tanh() > b
             low, high = torch.where(above, low, u), torch.where(above, u, high)
         return (0.5 * (low + high)).tanh()
+
+
+class _Coins(torch.autograd.Function):
+    """D(z‖a) of tanh for |z| ≤ 1, to full precision also where tanh a rounds to ±1.
+
+    By symmetry a ≥ 0. With the tails t = 1 − z and q = 1 − tanh a = 2σ(−2a) of the coins and
+    h(r) = (1 + r)·log(1 + r) − r,
+
+        D = ½·q·h((t − q)/q) + ½·(2 − q)·h((q − t)/(2 − q)),
+
+    a sum of positive terms. Where q ≪ t its own term is t·log(t/q) − (t − q), with
+    log q = log 2 − softplus(2a), which never underflows. Slopes are artanh z − a and f(a) − z.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, a: Tensor) -> Tensor:
+        z, a = torch.where(a < 0, -z, z), a.abs()
+        t, q = 1 - z, 2 * (-2 * a).sigmoid()
+        e = torch.where(a < 0.5, a.tanh() - z, t - q)  # both are t − q
+        near = e.abs() < 0.25 * q
+        log_q = math.log(2) - torch.nn.functional.softplus(2 * a)
+        own = torch.where(near, q * _excess(e / torch.where(near, q, 1.0)),
+                          torch.special.xlogy(t, t) - t * log_q - e)
+        return 0.5 * (own + (2 - q) * _excess(-e / (2 - q)))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor]:
+        z, a = ctx.saved_tensors
+        f = a.tanh()
+        forward = (z.abs() == 1) & (z == f)  # z = f(a), which rounding has moved to the end
+        inner = torch.where(forward, 0.0, torch.where(forward, 0.0, z).atanh() - a)
+        return slope * inner, slope * (f - z)
+
+
+def _excess(r: Tensor) -> Tensor:
+    """h(r) = (1 + r)·log(1 + r) − r for r ≥ −1: about ½r² near zero.
+
+    There by log(1 + r) = 2·artanh(v) = 2(v + v³/3 + …) with v = r/(2 + r):
+    h = 2(v² + (1 + v)(v³/3 + v⁵/5 + …))/(1 − v).
+    """
+    near = r.abs() < 0.25
+    v = torch.where(near, r, 0.0)
+    v = v / (2 + v)
+    square, series = v.square(), torch.zeros_like(v)
+    for i in range(19, 1, -2):
+        series = (series + 1 / i) * square
+    close = 2 * (square + (1 + v) * v * series) / (1 - v)
+    return torch.where(near, close, torch.special.xlog1py(1 + r, r) - r)

@@ -6,13 +6,15 @@ fixed (envelope theorem), and all of it is in the errors e_k = −∂U/∂a_k:
     ∂E/∂W_kj = −Σ e_k z_jᵀ (over the batch),    ∂E/∂b_k = −Σ e_k,    ∂E/∂x = −Σ_k W_k0ᵀe_k.
 
 One product a weight matrix, as many as the last step of back-propagation.
+
+z moves with the weights, so that with z held fixed *second* derivatives are wrong: who asks
+for them gets an error.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .network import LiftedNetwork
 from .points import Point
@@ -23,7 +25,13 @@ def value(net: LiftedNetwork, x: Tensor, point: Point, factors: tuple[float, ...
 
     The point holds as many copies of the batch, one after the other, as there are factors.
     """
-    return _Envelope.apply(net, point, factors, x, *net.tensors(net.weights), *net.tensors(net.biases))
+    weights, biases = net.tensors()
+    return _Envelope.apply(net, point, factors, x, *weights, *biases)
+
+
+def once(values: Tensor) -> Tensor:
+    """The values, of which z is held fixed: they can be differentiated, their gradient cannot."""
+    return _Once.apply(values) if values.requires_grad else values
 
 
 class _Envelope(torch.autograd.Function):
@@ -37,9 +45,10 @@ class _Envelope(torch.autograd.Function):
         return sum(others, start=total)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, slope: Tensor):
         x, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True
+            slope = _Last.apply(slope, x, *parameters)
         net, z, edges, copies = ctx.net, ctx.point.z, len(ctx.net.edges), len(ctx.factors)
         slopes = torch.cat([-factor * slope for factor in ctx.factors])[:, None]
         e = [None] + [slopes * e_k for e_k in ctx.point.e[1:]]
@@ -53,3 +62,30 @@ class _Envelope(torch.autograd.Function):
                 for (j, k), want in zip(net.edges, wanted[1:])]
         to_b = [e_k.sum(0) if want else None for e_k, want in zip(e[1:], wanted[1 + edges:])]
         return None, None, None, to_x, *to_W, *to_b
+
+
+class _Once(torch.autograd.Function):
+    """The identity; its gradient depends on all that the values depend on, through ``_Last``."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx, slope: Tensor) -> Tensor:
+        return _Last.apply(slope, *ctx.saved_tensors) if torch.is_grad_enabled() else slope
+
+
+class _Last(torch.autograd.Function):
+    """A slope that must not be differentiated in anything that the value depends on."""
+
+    @staticmethod
+    def forward(ctx, slope: Tensor, *_: Tensor) -> Tensor:
+        return slope.view_as(slope)
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError("second derivatives of an inferred objective are not supported: its "
+                           "gradient holds the activations fixed (envelope theorem); use "
+                           "differences of gradients")

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checks import check_finite_weights, check_network
 from .convex import Box, Tanh
+from .kinds import expect
 from .network import LiftedNetwork
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
 
@@ -118,20 +120,24 @@ def flatten(net: LiftedNetwork, energy: Energy, x: Tensor | None = None) -> Unit
     n = sum(net.sizes[1:])
     if n > MAX_UNITS:
         raise ValueError(f"{n} activations in all; the exhaustive search takes {MAX_UNITS}")
-    if net.weights[0].dtype != torch.float64:
-        raise ValueError(f"the oracle needs a float64 network; got {net.weights[0].dtype}")
+    net = check_network(net)
+    expect("energy", energy, Energy, "an Energy such as FenchelYoung() - 0.25 * Euclidean(y)")
+    if net.dtype != torch.float64:
+        raise ValueError(f"the oracle needs a float64 network; got {net.dtype}")
+    check_finite_weights(net)
     energy.potential.check(net)
     start = np.cumsum([0, 0, *net.sizes[1:]])   # layer k occupies start[k]:start[k + 1]
     W, batch = np.zeros((n, n)), 1 if x is None else len(x)
     b, linear = np.zeros((batch, n)), np.zeros((batch, n))
-    for (j, k), weight in zip(net.edges, net.weights):
+    weights, biases = net.tensors()
+    for (j, k), weight in zip(net.edges, weights):
         weight, rows = weight.detach().numpy(), slice(start[k], start[k + 1])
         if j > 0:
             W[rows, start[j]:start[j + 1]] = weight
         elif x is not None:
             b[:, rows] += x.numpy() @ weight.T
-    if net.biases is not None and x is not None:
-        b += torch.cat(list(net.biases)).detach().numpy()
+    if biases and x is not None:
+        b += torch.cat(biases).detach().numpy()
     each = [net.function(k) for k in range(1, net.depth + 1) for _ in range(net.sizes[k])]
     for function in each:
         if not isinstance(function, (Box, Tanh)):

@@ -7,7 +7,6 @@ any other, both z⁻ and z* are found by a quasi-Newton method.
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,12 +15,14 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from .checks import positive
+from .checks import no_transforms, positive
+from .envelope import once
 from .inference import InferenceDiverged, Report, infer
+from .kinds import described, expect_function
 from .points import Solver
-from .losses import Euclidean, Loss
+from .losses import Euclidean, Loss, LossFamily, loss_of
 from .network import Activations, LiftedNetwork
-from .objectives import AROVR, LiftedObjective, LossFamily
+from .objectives import AROVR, LiftedObjective
 from .potentials import Energy, Potential, Reweighted
 
 Pair = tuple[Activations, Activations]
@@ -64,7 +65,9 @@ class GeneralizedAROVR(LiftedObjective):
         self.weight = positive("weight", weight)
 
     def value(self, net, x, target):
-        loss = self.loss(target)
+        no_transforms()
+        loss = loss_of(self.loss, target)
+        Energy(self.potential, loss).check_shapes(net, len(x))
         self.distance.check(self, net, x.detach(), loss)
         rest = 0.0 if self.potential.minimum_is_zero else self.minimum(
             net, x, self.potential, Loss())
@@ -72,7 +75,7 @@ class GeneralizedAROVR(LiftedObjective):
             pair, self.report = self.distance.maximise(self, net, x.detach(), loss)
         self.activations = pair
         adversary, nominal = ([x, *z[1:]] for z in pair)
-        return (rest - self.energy(net, loss, adversary, nominal)) / self.beta
+        return once(rest - self.energy(net, loss, adversary, nominal)) / self.beta
 
     def energy(self, net: LiftedNetwork, loss: Loss, adversary: Activations,
                nominal: Activations) -> Tensor:
@@ -138,13 +141,14 @@ class ElementWise(Distance):
 
     def check(self, objective, net, x, loss):
         self.weights.check(net)
-        bound, q = 2 * objective.weight * self.weights.weight(net.depth), loss.curvature
         if all(map(math.isfinite, self._ends(objective, net))):
             return super().check(objective, net, x, loss)
-        if not objective.beta * q < bound:
+        bound, q = 2 * objective.weight * self.weights.weight(net.depth), loss.curvature
+        steepest = float(torch.as_tensor(q).max())
+        if not objective.beta * steepest < bound:
             raise ValueError(f"beta={objective.beta:g} must be below 2*weight*gamma_L"
-                             f"{'' if q == 1 else f'/{q:g}'}={bound / q:g} of the distance, or z⁻ "
-                             "runs to infinity (Zach 2025, eq. 13)")
+                             f"{'' if steepest == 1 else f'/{steepest:g}'}={bound / steepest:g} of "
+                             "the distance, or z⁻ runs to infinity (Zach 2025, eq. 13)")
         objective.check_beta(net, q * bound / (bound - objective.beta * q))
 
     def maximise(self, objective, net, x, loss):
@@ -209,7 +213,8 @@ class _UserDistance(Distance):
     """A function d(z, z′) of the user's, checked before it is used."""
 
     def __init__(self, function: DistanceFunction):
-        self.function = function
+        self.function = expect_function("distance", function, "ElementWise(gamma), PotentialDistance"
+                                        "(gamma) or a function of two activation lists")
 
     def __call__(self, net, z, other):
         return self.function(z, other)
@@ -220,14 +225,16 @@ class _UserDistance(Distance):
         joint = _Joint(objective, net, x, loss)
         with torch.no_grad():
             forward = joint.pack(net.activations(x))
-        once = forward[:, :forward.shape[1] // 2]
-        noise = torch.randn(once.shape, generator=torch.Generator().manual_seed(0)).to(once)
+        one = forward[:, :forward.shape[1] // 2]
+        noise = torch.randn(one.shape, generator=torch.Generator("cpu").manual_seed(0),
+                            device="cpu").to(one)
         for where, v in (("the forward pass", forward),
-                         ("random activations", joint.inside((once + noise).repeat(1, 2)))):
+                         ("random activations", joint.inside((one + noise).repeat(1, 2)))):
             d = self(net, *joint.unpack(v))
-            if d.shape != (len(x),):
-                raise ValueError(f"distance has shape {tuple(d.shape)}; expected ({len(x)},), one "
-                                 "value a sample")
+            if not isinstance(d, Tensor) or d.shape != (len(x),):
+                shape = f"has shape {tuple(d.shape)}" if isinstance(d, Tensor) else (
+                    f"returns {described(d)}")
+                raise ValueError(f"distance {shape}; expected ({len(x)},), one value per sample")
             if not (d.abs() <= 1e-9 * (1 + v.square().sum(1))).all():
                 worst = d[d.abs().argmax()].item()
                 raise ValueError(f"distance d(z, z)={worst:g} at {where} must be 0, or Proposition "
@@ -243,7 +250,8 @@ class _Joint:
     """The energy of (10) as a function of one float64 matrix v = [z⁻, z*], (batch, 2·Σd_k)."""
 
     def __init__(self, objective: GeneralizedAROVR, net: LiftedNetwork, x: Tensor, loss: Loss):
-        self.net, self.x = copy.deepcopy(net).double().requires_grad_(False), x.double()
+        with torch.no_grad():  # no gradient to the weights from here
+            self.net, self.x = net.fixed(torch.float64), x.double()
         self.objective, self.loss = objective, loss
         ends = [objective.potential.domain(G)
                 for G, size in zip(net.functions, net.sizes[1:]) for _ in range(size)]

@@ -8,18 +8,22 @@ when little is left to gain.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from .checks import check_input
+from .checks import check_finite, no_transforms, own_precision, prepared
+from .kinds import expect, expect_function
 from .network import Activations, LiftedNetwork
-from .points import InferenceDiverged, Point, Report, Solver
+from .points import InferenceDiverged, Point, Report, Solver, without_minimum
 from .potentials import Energy
 from .shooting import Shooting
 from .sweeps import PaperSweeps, paper_sweeps, sweep
 
-__all__ = ["InferenceDiverged", "PaperSweeps", "Report", "Shooting", "infer", "minimise",
-           "paper_sweeps", "sweep"]
+__all__ = ["InferenceDiverged", "PaperSweeps", "Report", "Shooting", "checked_solver", "infer",
+           "minimise", "paper_sweeps", "sweep"]
 
 
 @torch.no_grad()
@@ -30,7 +34,6 @@ def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | Non
     Input is not checked again. The energy may be that of these ``rows`` of x, which may
     repeat: their forward pass is computed once.
     """
-    energy.check(net)
     z, a = [x], [None]
     for k in range(1, net.depth + 1):
         a.append(net.preactivation(k, z))
@@ -39,9 +42,16 @@ def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | Non
         z, a = ([None if v is None else v[rows] for v in values] for values in (z, a))
     start = Point(z, a, [None] + [0.0] * net.depth, energy.potential.forward_value(z)
                   + energy.output(z[-1]))
-    return (solver or Shooting())(net, energy, start)
+    point, report = (solver or Shooting())(net, energy, start)
+    if not math.isfinite(float(point.energy.sum())):  # of the user's own solver, or input far off
+        raise InferenceDiverged("activations ran away: their energy is no longer finite; "
+                                "lower beta or raise gamma")
+    if report.unbounded.any():
+        report = replace(report, infinite=without_minimum(net, energy, report.unbounded))
+    return point, report
 
 
+@own_precision
 def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
           solver: Solver | None = None) -> tuple[Activations, Report]:
     """Activations that minimise the energy, starting from the forward pass.
@@ -58,9 +68,23 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
 
     Raises
     ------
-    ValueError : x or the energy does not fit the network (before any computing).
+    TypeError, ValueError : x or the energy does not fit the network (before any computing).
     InferenceDiverged : activations that are no longer finite.
     """
-    check_input(net, x)
-    end, report = minimise(net, x, energy, solver)
-    return end.z, report
+    given = x
+    net, x = prepared(net, x)
+    no_transforms()
+    expect("energy", energy, Energy, "an Energy such as FenchelYoung() - 0.25 * Euclidean(y)")
+    solver = checked_solver(solver)
+    energy.check(net, len(x))
+    for tensor in energy.output.tensors():
+        check_finite("the output term", tensor)
+    end, report = minimise(net, x.detach(), energy, solver)
+    return [given, *(z_k.to(given.dtype) for z_k in end.z[1:])], report
+
+
+def checked_solver(solver: Solver | None) -> Solver | None:
+    """The solver; TypeError where it is none, such as a text or a class instead of its instance."""
+    if solver is None:
+        return None
+    return expect_function("solver", solver, "a solver such as Shooting() or paper_sweeps()")

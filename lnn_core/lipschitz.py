@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .checks import check_input
+from .checks import at_least, check_finite_weights, check_network, own_precision, prepared
 from .convex import Identity
+from .kinds import MOST
 from .network import LiftedNetwork
 
 RELAXATIONS = (1.0, 1.25, 1.5)  #: The t that ``certified`` tries; 1 is the published one.
@@ -38,18 +39,21 @@ class Bracket(NamedTuple):
 
 def bracket(net: LiftedNetwork, x: Tensor, steps: int = 4) -> Bracket:
     """All four numbers; x, of shape (batch, d_0), and steps are those of :func:`lower`."""
+    net = check_network(net)
     return Bracket(lower(net, x, steps), certified(net), trivial(net), surrogate(net))
 
 
+@own_precision
 def jacobian_norms(net: LiftedNetwork, x: Tensor) -> Tensor:
     """‖∂z_L/∂x‖₂ of the forward pass at each sample, shape (batch,), float64.
 
     At a kink the slope is that of :meth:`~lnn_core.ConvexFunction.derivative`.
     """
-    check_input(net, x)
+    net, x = prepared(net, x)
     return _Linearised(net).norms(x.detach().double())[0]
 
 
+@own_precision
 def lower(net: LiftedNetwork, x: Tensor, steps: int = 4) -> float:
     """A lower bound: the largest ‖∂z_L/∂x‖₂ over the samples and points climbed to from them.
 
@@ -59,16 +63,15 @@ def lower(net: LiftedNetwork, x: Tensor, steps: int = 4) -> float:
 
     Raises ValueError for an x that does not fit, and for steps that are no integer ≥ 0.
     """
-    if steps != int(steps) or steps < 0:
-        raise ValueError(f"steps={steps} must be an integer of at least 0")
-    check_input(net, x)
-    linearised, coarse = _Linearised(net), _Linearised(net, net.weights[0].dtype)
+    steps = at_least("steps", steps, 0, MOST)
+    net, x = prepared(net, x)
+    linearised, coarse = _Linearised(net), _Linearised(net, net.dtype)
     x = x.detach()
     points = x[coarse.norms(x)[0].topk(min(STARTS, len(x))).indices].double()
     norms, pull = linearised.norms(points)
     lengths = points.new_tensor(LENGTHS)[:, None] * torch.linalg.vector_norm(x, dim=1).max()
     rows = torch.arange(len(points), device=x.device)
-    for _ in range(int(steps)):
+    for _ in range(steps):
         tried = points[:, None] + lengths * linearised.uphill(points, pull)[:, None]
         found, pulls = (part.unflatten(0, tried.shape[:2])
                         for part in linearised.norms(tried.flatten(0, 1)))
@@ -98,7 +101,7 @@ def certified(net: LiftedNetwork) -> float:
     merged = [first]
     for function, weight in zip(net.functions, rest):
         merged.append(weight @ merged.pop() if isinstance(function, Identity) else weight)
-    return _composed(merged, torch.tensor(RELAXATIONS).to(first))[0].min().item()
+    return _composed(merged, first.new_tensor(RELAXATIONS))[0].min().item()
 
 
 def trivial(net: LiftedNetwork) -> float:
@@ -120,7 +123,7 @@ class _Linearised:
 
     def __init__(self, net: LiftedNetwork, dtype: torch.dtype = torch.float64):
         self.weights = [weight.to(dtype) for weight in _weights(net)]
-        biases = [b.detach().to(dtype) for b in net.tensors(net.biases)] or [None] * net.depth
+        biases = [b.detach().to(dtype) for b in net.tensors()[1]] or [None] * net.depth
         self.layers = list(zip(net.functions, self.weights, biases))
         # W_1W_1ᵀ = root·rootᵀ with at most d_1 columns: many fewer than an image has pixels.
         self.root = torch.linalg.qr(self.weights[0].mT, mode="r").R.mT
@@ -190,10 +193,8 @@ def _square(matrix: Tensor) -> Tensor:
 
 def _weights(net: LiftedNetwork) -> list[Tensor]:
     """W_1, …, W_L in float64, once they are known to be a chain's and finite."""
+    net = check_network(net)
     if not net.is_chain:
         raise ValueError(f"Lipschitz bounds are for chains; the network has {list(net.edges)}")
-    weights = [weight.detach().double() for weight in net.tensors(net.weights)]
-    for k, weight in enumerate(weights, 1):
-        if not (finite := torch.isfinite(weight)).all():
-            raise ValueError(f"layer {k} holds {weight[~finite][0]:g}: weights must be finite")
-    return weights
+    check_finite_weights(net)
+    return [weight.detach().double() for weight in net.tensors()[0]]

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
+
+from .kinds import expect, expect_function
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Loss:
     """ℓ(z) = Σ_i w_i·½‖z − y_i‖² + gᵀz for z of shape (batch, d_L); one value a sample.
 
     A weight, like the factor of ``factor * loss``, is a number, or a tensor that broadcasts
-    to (batch, d_L): shape (batch, 1) gives every sample a weight of its own.
+    to (batch, d_L): shape (batch, 1) gives every sample a weight of its own, (d_L,) every
+    output. Targets have shape (batch, d_L), or (1, d_L) to share one.
     """
 
     terms: tuple[tuple[float | Tensor, Tensor], ...] = ()
@@ -51,16 +55,36 @@ class Loss:
         parts = [weight * target for weight, target in self.terms]
         return _sum(parts if self.slope is None else [*parts, -self.slope])
 
+    def check(self, samples: int | None, width: int, dtype: torch.dtype) -> None:
+        """ValueError unless weights, targets and slope fit (samples, width) outputs of a dtype."""
+        for weight, target in self.terms:
+            expect("a target", target, Tensor, "a tensor of shape (batch, d_L)")
+            if target.ndim != 2 or target.shape[1] != width:
+                raise ValueError(f"a target has shape {tuple(target.shape)}; expected "
+                                 f"({'batch' if samples is None else samples}, {width})")
+            check_entry("a target", target, samples, width, dtype)
+            check_entry("a weight", weight, samples, width, dtype)
+        check_entry("the slope", self.slope, samples, width, dtype)
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors that the loss holds."""
+        return [entry for pair in (*self.terms, (self.slope,)) for entry in pair
+                if isinstance(entry, Tensor)]
+
     def take(self, rows: Tensor) -> Loss:
         """The loss of these samples of the batch, which may repeat."""
         return Loss(tuple((take_rows(weight, rows), take_rows(target, rows))
                           for weight, target in self.terms), take_rows(self.slope, rows))
 
     def __add__(self, other: Loss) -> Loss:
+        if not isinstance(other, Loss):
+            return NotImplemented
         slopes = [slope for slope in (self.slope, other.slope) if slope is not None]
         return Loss(self.terms + other.terms, _sum(slopes) if slopes else None)
 
     def __mul__(self, factor: float | Tensor) -> Loss:
+        if not isinstance(factor, (Real, Tensor)):
+            return NotImplemented
         return Loss(tuple((factor * weight, target) for weight, target in self.terms),
                     None if self.slope is None else factor * self.slope)
 
@@ -70,7 +94,7 @@ class Loss:
         return -1.0 * self
 
     def __sub__(self, other: Loss) -> Loss:
-        return self + (-other)
+        return self + (-other) if isinstance(other, Loss) else NotImplemented
 
 
 def _sum(parts: list) -> Tensor | float:
@@ -82,17 +106,52 @@ def take_rows(value: float | Tensor | None, rows: Tensor) -> float | Tensor | No
     return value[rows] if isinstance(value, Tensor) and value.ndim == 2 and len(value) > 1 else value
 
 
+def check_dtype(name: str, entry: float | Tensor | None, dtype: torch.dtype) -> None:
+    """ValueError where the entry would turn activations of this dtype into another one."""
+    if not isinstance(entry, Tensor) or (entry.ndim == 0 and entry.is_floating_point()):
+        return
+    if not entry.is_floating_point() or torch.promote_types(entry.dtype, dtype) != dtype:
+        raise ValueError(f"{name} has dtype {entry.dtype}; the network has {dtype}")
+
+
+def check_entry(name: str, entry: float | Tensor | None, samples: int | None, width: int,
+                dtype: torch.dtype) -> None:
+    """ValueError unless the entry broadcasts to (samples, width), any number of samples for None."""
+    check_dtype(name, entry, dtype)
+    shape = tuple(entry.shape) if isinstance(entry, Tensor) else ()
+    rows, columns = (1, 1, *shape)[-2:]
+    if len(shape) > 2 or columns not in (1, width) or (
+            samples is not None and rows not in (1, samples)):
+        raise ValueError(f"{name} has shape {shape}, which does not broadcast to "
+                         f"({'batch' if samples is None else samples}, {width})")
+
+
 #: A loss for every target, such as ``Euclidean``.
 LossFamily = Callable[[Tensor], Loss]
 
 
+def loss_of(family: LossFamily, target: Tensor) -> Loss:
+    """The loss for these targets; TypeError where the family returns something else."""
+    loss = family(target)
+    expect("loss(targets)", loss, Loss, "a Loss, as Euclidean(targets) is")
+    return loss
+
+
+def checked_family(family: LossFamily) -> LossFamily:
+    """The family; TypeError where it cannot be one: a Loss, a torch module, a class."""
+    return expect_function("loss", family, "a function of the targets that returns a Loss, such as "
+                           "Euclidean", but=(Loss, torch.nn.Module))
+
+
 def Euclidean(target: Tensor) -> Loss:  # noqa: N802 - reads as the name of a loss
     """ℓ(z) = ½‖z − y‖², the target loss of Zach (2025), section 5."""
+    expect("target", target, Tensor, "a tensor of shape (batch, d_L)")
     return Loss(terms=((1.0, target),))
 
 
 def Linear(slope: Tensor) -> Loss:  # noqa: N802
     """ℓ(z) = gᵀz, the linear(ised) loss of Remark 3.2 and Proposition 3.3."""
+    expect("slope", slope, Tensor, "a tensor that broadcasts to (batch, d_L)")
     return Loss(slope=slope)
 
 
@@ -100,8 +159,13 @@ def wrong_labels(labels: Tensor, classes: int, generator: torch.Generator | None
     """One label a sample, uniform among the ``classes`` − 1 that are not its own."""
     if classes < 2:
         raise ValueError(f"classes={classes}: a wrong label needs at least two")
-    shift = torch.randint(1, classes, labels.shape, generator=generator)
+    shift = torch.randint(1, classes, labels.shape, generator=generator, device=home(generator))
     return (labels + shift.to(labels.device)) % classes
+
+
+def home(generator: torch.Generator | None) -> torch.device:
+    """Where a generator draws: torch's default device need not be the same."""
+    return torch.device("cpu") if generator is None else generator.device
 
 
 class Targeted:

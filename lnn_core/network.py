@@ -8,15 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
-from .checks import instance
 from .convex import ConvexFunction, Identity, ReLU
+from .kinds import described, expect, expect_sequence, integers
 
 Activations = list[Tensor]
+
+
+class Parameters(nn.ParameterList):
+    """A parameter list that torch's tools can work on: a call returns its entries.
+
+    ``torch.nn.utils.parametrize`` puts a computed entry in an original's place, pruning and
+    the older ``weight_norm`` and ``spectral_norm`` do so just before the module is called.
+    """
+
+    __call__ = nn.Module.__call__  # ParameterList's own refuses
+
+    def forward(self) -> list[Tensor]:
+        """The entries in the order of their numbers, whatever stands in for them."""
+        return [getattr(self, str(i)) for i in range(len(self))]
 
 
 class LiftedNetwork(nn.Module):
@@ -35,11 +48,21 @@ class LiftedNetwork(nn.Module):
         from N(0, 1/fan_in). Biases start at zero.
     generator : the source of the initial weights (default: torch's global one).
 
+    torch's tools for parameters are applied to an entry of ``weights`` or ``biases``, named
+    by its number: ``prune.l1_unstructured(net.weights, "0", 0.5)``,
+    ``parametrizations.spectral_norm(net.weights, "0")``. A forward pass, an inference, an
+    objective or a bound computes such an entry once. What asks for ``nn.Linear`` modules
+    (quantisation, fusing, hooks on a layer's output) is not supported.
+
     Raises
     ------
+    TypeError : sizes or edges that are no integers, activations that are no ConvexFunction.
     ValueError : fewer than two sizes, a size below 1, the wrong number of activations,
         an edge that would close a cycle, or a layer that nothing feeds.
     """
+
+    #: The weights and biases of a network made by ``fixed``.
+    _fixed: tuple[list[Tensor], list[Tensor]] | None = None
 
     def __init__(
         self,
@@ -66,9 +89,9 @@ class LiftedNetwork(nn.Module):
         self._moving = tuple(k for k in range(1, self.depth + 1)
                              if any(j for _, j in self._incoming[k]))
         factory = {"dtype": dtype, "device": device}
-        self.weights = nn.ParameterList(
+        self.weights = Parameters(
             torch.empty(self.sizes[k], self.sizes[j], **factory) for j, k in self.edges)
-        self.biases = nn.ParameterList(
+        self.biases = Parameters(
             torch.zeros(size, **factory) for size in self.sizes[1:]) if bias else None
         self.reset_parameters(init, generator)
 
@@ -77,27 +100,52 @@ class LiftedNetwork(nn.Module):
                          generator: torch.Generator | None = None) -> None:
         """Draw fresh weights; the fan-in of a layer counts all that feeds it."""
         for (_, k), weight in zip(self.edges, self.weights):
+            if not isinstance(weight, nn.Parameter):
+                raise TypeError(f"a weight into layer {k} is computed by one of torch's tools; "
+                                "draw fresh weights before they are applied")
             draw_weight(weight, sum(self.sizes[j] for _, j in self._incoming[k]), init, generator)
 
     def function(self, k: int) -> ConvexFunction:
         """The convex function G_k of layer k = 1, …, L."""
         return self.functions[k - 1]
 
-    def weight(self, k: int, j: int | None = None) -> nn.Parameter:
+    def weight(self, k: int, j: int | None = None) -> Tensor:
         """W from z_j to layer k, shape (d_k, d_j); by default from the layer before."""
         edge = (k - 1 if j is None else j, k)
         if edge not in self.edges:
             raise ValueError(f"no connection {edge}; the network has {list(self.edges)}")
-        return self.weights[self.edges.index(edge)]
+        return self.tensors()[0][self.edges.index(edge)]
 
-    @staticmethod
-    def tensors(parameters: nn.ParameterList | None) -> list[nn.Parameter]:
-        """The list's entries: its own look-up takes as long as a small matrix product."""
-        return [] if parameters is None else list(parameters._parameters.values())
+    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The weight of every edge, and the biases of layers 1…L (or none), as they are now.
 
-    def weights_into(self, k: int) -> list[tuple[int, nn.Parameter]]:
+        What is not a plain parameter is computed, with its gradient.
+        """
+        return self._fixed or (self.weights(), [] if self.biases is None else self.biases())
+
+    def fixed(self, dtype: torch.dtype | None = None) -> LiftedNetwork:
+        """This network with its weights and biases computed once, and in the dtype asked for.
+
+        Reading them is faster, and they do not change: a spectral norm's power iteration,
+        for one, moves on whenever its weight is computed. Gradients reach the parameters.
+        """
+        weights, biases = self.tensors()
+        if self._fixed is not None and dtype in (None, weights[0].dtype):
+            return self
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view.__dict__["_fixed"] = (weights, biases) if dtype is None else (
+            [W.to(dtype) for W in weights], [b.to(dtype) for b in biases])
+        return view
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the weights, and so of inputs and activations."""
+        return self.tensors()[0][0].dtype
+
+    def weights_into(self, k: int) -> list[tuple[int, Tensor]]:
         """The layers j that feed layer k (0 is the input), each with its W_kj."""
-        weights = self.tensors(self.weights)
+        weights, _ = self.tensors()
         return [(j, weights[i]) for i, j in self._incoming[k]]
 
     @property
@@ -108,8 +156,8 @@ class LiftedNetwork(nn.Module):
     def preactivation(self, k: int, z: Activations) -> Tensor:
         """a_k = Σ_j W_kj z_j + b_k, shape (batch, d_k)."""
         (first, j), *rest = self._incoming[k]
-        weights = self.tensors(self.weights)
-        bias = None if self.biases is None else self.tensors(self.biases)[k - 1]
+        weights, biases = self.tensors()
+        bias = biases[k - 1] if biases else None
         a = nn.functional.linear(z[j], weights[first], bias)
         for i, j in rest:
             a = a + nn.functional.linear(z[j], weights[i])
@@ -120,7 +168,7 @@ class LiftedNetwork(nn.Module):
 
         ``errors[k′]`` has shape (batch, d_k′). Returns None for the output layer.
         """
-        weights = self.tensors(self.weights)
+        weights, _ = self.tensors()
         signals = [errors[child] @ weights[i] for i, child in self._outgoing[k]]
         return sum(signals[1:], signals[0]) if signals else None
 
@@ -135,9 +183,9 @@ class LiftedNetwork(nn.Module):
 
     def activations(self, x: Tensor) -> Activations:
         """The forward pass z*: [x, z_1, …, z_L] with z_k = f_k(a_k) and U(z*; x) = 0."""
-        z = [x]
+        net, z = self.fixed(), [x]
         for k in range(1, self.depth + 1):
-            z.append(self.function(k).activation(self.preactivation(k, z)))
+            z.append(self.function(k).activation(net.preactivation(k, z)))
         return z
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,23 +199,23 @@ class LiftedNetwork(nn.Module):
 
 def draw_weight(weight: Tensor, fan_in: int, init: str,
                 generator: torch.Generator | None) -> None:
-    """Fill with U(−1/√fan_in, 1/√fan_in), ``"uniform"``, or N(0, 1/fan_in), ``"normal"``."""
+    """Fill with U(−1/√fan_in, 1/√fan_in), ``"uniform"``, or N(0, 1/fan_in), ``"normal"``.
+
+    Drawn where the generator lives, so that its numbers are the same for every device.
+    """
     if init not in ("uniform", "normal"):
         raise ValueError(f'init={init!r} must be "uniform" or "normal"')
     scale = 1 / math.sqrt(fan_in)
+    drawn = weight if generator is None else torch.empty_like(weight, device=generator.device)
     if init == "uniform":
-        weight.uniform_(-scale, scale, generator=generator)
+        drawn.uniform_(-scale, scale, generator=generator)
     else:
-        weight.normal_(0.0, scale, generator=generator)
+        drawn.normal_(0.0, scale, generator=generator)
+    weight.copy_(drawn)
 
 
 def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The sizes as a tuple; TypeError unless all are integers, ValueError unless positive."""
-    instance("sizes", sizes, Iterable)
-    sizes = tuple(sizes)
-    for size in sizes:
-        instance("a size", size, Integral)
-    sizes = tuple(int(size) for size in sizes)
+    sizes = integers("sizes", sizes)
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"sizes={list(sizes)} must hold at least two positive integers")
     return sizes
@@ -175,21 +223,30 @@ def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 def checked_functions(depth: int, activation, output) -> tuple[ConvexFunction, ...]:
     hidden = ReLU() if activation is None else activation
+    what = "a ConvexFunction such as ReLU()"
     if isinstance(hidden, ConvexFunction):
         hidden = [hidden] * (depth - 1)
-    functions = (*hidden, Identity() if output is None else output)
+    elif isinstance(hidden, torch.nn.Module):
+        raise TypeError(f"activation is {described(hidden)}; expected {what}")
+    functions = (*expect_sequence("activation", hidden, what),
+                 Identity() if output is None else output)
     if len(functions) != depth:
         raise ValueError(f"{len(functions) - 1} activations given for {depth - 1} hidden layers")
-    for function in functions:
-        if not isinstance(function, ConvexFunction):
-            raise TypeError(f"an activation is a ConvexFunction such as ReLU(); got {function!r}")
+    for k, function in enumerate(functions, 1):
+        expect("output" if k == depth else f"activation {k}", function, ConvexFunction, what)
     return functions
 
 
 def _checked_edges(depth: int, edges) -> tuple[tuple[int, int], ...]:
     if edges is None:
         return tuple((k - 1, k) for k in range(1, depth + 1))
-    edges = tuple(sorted({(int(j), int(k)) for j, k in edges}, key=lambda edge: edge[::-1]))
+    what = "pairs (j, k) of layers"
+    pairs = {integers("edges", expect_sequence("an edge", edge, what))
+             for edge in expect_sequence("edges", edges, what)}
+    for pair in pairs:
+        if len(pair) != 2:
+            raise ValueError(f"edge {pair} has {len(pair)} entries; expected {what}")
+    edges = tuple(sorted(pairs, key=lambda edge: edge[::-1]))
     for j, k in edges:
         if not 0 <= j < k <= depth:
             raise ValueError(f"edge {(j, k)} must satisfy 0 <= j < k <= {depth}: W is strictly "

@@ -24,18 +24,24 @@ from torch import Tensor
 
 from . import envelope
 from .bounds import stability_threshold
-from .checks import as_targets, check_input, positive
-from .inference import InferenceDiverged, Report, minimise
+from .checks import as_targets, no_transforms, number, own_precision, positive, prepared
+from .inference import Report, checked_solver, minimise
+from .kinds import expect, expect_function
 from .points import Solver
-from .losses import Euclidean, Loss, LossFamily, Targeted
+from .losses import Euclidean, Loss, LossFamily, Targeted, checked_family, loss_of
 from .network import LiftedNetwork
-from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
+from .potentials import (
+    Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted, checked_potential,
+)
 from .tilts import Tilt
 
 Attack = Callable[[LossFamily, Tensor], Loss]
 
 #: Inference this short has settled what can be settled.
 SHORT = 10
+#: Errors e_k are about β, and rounding moves them by eps: single precision serves for β above
+#: the square root of its eps, double precision for all above the second number.
+SINGLE, DOUBLE = math.sqrt(torch.finfo(torch.float32).eps), 1e-12
 
 
 class StabilityWarning(UserWarning):
@@ -54,8 +60,9 @@ class Objective(ABC):
     report: Report | None = None
 
     def __init__(self, loss: LossFamily = Euclidean):
-        self.loss = loss
+        self.loss = checked_family(loss)
 
+    @own_precision
     def __call__(self, net: LiftedNetwork, x: Tensor, y: Tensor,
                  reduction: str = "mean") -> Tensor:
         """The objective's value, differentiable in the network's parameters.
@@ -68,14 +75,19 @@ class Objective(ABC):
 
         Raises
         ------
-        ValueError : input that does not fit, or β too large, before any computing.
+        TypeError, ValueError : input that does not fit, or β too large, before any computing.
         """
         if reduction not in ("mean", "none"):
             raise ValueError(f'reduction={reduction!r} must be "mean" or "none"')
-        check_input(net, x)
-        target = as_targets(net, x, y)
-        values = self.value(net, x, target)
+        net, x = prepared(net, x)
+        dtype = self.precision(x.dtype)
+        target = as_targets(net, x, y).to(dtype)
+        values = self.value(net.fixed(dtype), x.to(dtype), target).to(x.dtype)
         return values.mean() if reduction == "mean" else values
+
+    def precision(self, dtype: torch.dtype) -> torch.dtype:
+        """What to compute in for a network of this dtype."""
+        return dtype
 
     @abstractmethod
     def value(self, net: LiftedNetwork, x: Tensor, target: Tensor) -> Tensor:
@@ -86,10 +98,57 @@ class BackPropagation(Objective):
     """ℓ(z*) at the forward pass z*: what every other objective becomes as β → 0."""
 
     def value(self, net, x, target):
-        return self.loss(target)(net(x))
+        return loss_of(self.loss, target)(net(x))
 
     def __repr__(self):
         return "BackPropagation()"
+
+
+class _Alerts:
+    """What the inferences of one call say about stability."""
+
+    def __init__(self) -> None:
+        self.infinite = self.beyond = 0.0  # the largest shares of a batch
+
+    def add(self, net: LiftedNetwork, x: Tensor, energy: Energy, report: Report) -> None:
+        """Note the share without a minimum, and the share unsettled and beyond 1/λ_max(K)."""
+        infinite, unsettled = report.infinite, ~(report.converged | report.infinite)
+        self.infinite = max(self.infinite, int(infinite.sum()) / len(infinite))
+        if report.passes > SHORT and unsettled.any():
+            beyond = unsettled & _beyond_border(net, x, energy)
+            self.beyond = max(self.beyond, int(beyond.sum()) / len(beyond))
+
+    def text(self, beta: float) -> str | None:
+        """The warning, if any; shares in steps of 10 %, so that a training run does not flood."""
+        share = max(self.infinite, self.beyond)
+        if not share:
+            return None
+        why = ("the objective is infinite there (along a direction found for one sample the energy "
+               "falls forever, and such directions depend on the weights alone): "
+               if self.infinite else "")
+        return (f"beta={beta:g} is beyond the border of stability for up to "
+                f"{10 * math.ceil(10 * share)} % of a batch: {why}their values are lower bounds; "
+                "lower beta or raise gamma (bounds.stability_threshold)")
+
+
+def _beyond_border(net: LiftedNetwork, x: Tensor, energy: Energy) -> Tensor | bool:
+    """Whether no local optimum next to the forward pass is left, after ``stability_threshold``."""
+    U = energy.potential
+    while isinstance(U, Tilted):  # a linear tilt has no curvature
+        U = U.base
+    gamma, U = (U.gamma, U.base) if isinstance(U, Reweighted) else (None, U)
+    if not isinstance(U, (FenchelYoung, LeastSquares)):
+        return False
+    push = -1.0 * energy.output.curvature
+    return stability_threshold(net, x, gamma, base=U, curvature=push) < 1
+
+
+def strength(name: str, value: float) -> float:
+    """The value; ValueError where differences of energies drown in rounding errors."""
+    if value < DOUBLE:
+        raise ValueError(f"{name}={value:g} must be at least {DOUBLE:g}: below, rounding errors "
+                         "exceed what inference changes (the limit is BackPropagation())")
+    return value
 
 
 class LiftedObjective(Objective):
@@ -98,18 +157,31 @@ class LiftedObjective(Objective):
     def __init__(self, beta: float, loss: LossFamily = Euclidean,
                  potential: Potential | None = None, solver: Solver | None = None):
         super().__init__(loss)
-        self.beta = positive("beta", beta)
-        self.potential = FenchelYoung() if potential is None else potential
-        self.solver, self._beyond = solver, 0.0
+        self.beta = strength("beta", positive("beta", beta))
+        self.potential = checked_potential(potential)
+        self.solver = checked_solver(solver)
+        self._alerts = _Alerts()
+
+    #: What the energies whose difference counts differ by.
+    @property
+    def strength(self) -> float:
+        return self.beta
+
+    def precision(self, dtype):
+        return dtype if self.strength > SINGLE else torch.float64
 
     def minimum(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss,
                 factor: float = 1.0) -> Tensor:
         """factor·m(h) with m(h) = min_z U(z; x) + h(z_L), (batch,), and its envelope gradient."""
-        return self._minima(net, x, Energy(potential, h), (factor,))
+        energy = Energy(potential, h)
+        energy.check(net, len(x))
+        return self._minima(net, x, energy, (factor,))
 
     def fall(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss, more: Loss,
              factor: float) -> Tensor:
         """factor·(m(h) − m(h + more)), (batch,): both minima as one batch of twice the size."""
+        for part in (h, h + more):
+            Energy(potential, part).check(net, len(x))
         rows = torch.arange(len(x), device=x.device).repeat(2)
         second = x.new_tensor([[0.0], [1.0]]).repeat_interleave(len(x), 0)
         energy = Energy(potential.take(rows), h.take(rows) + second * more.take(rows))
@@ -117,43 +189,21 @@ class LiftedObjective(Objective):
 
     def _minima(self, net: LiftedNetwork, x: Tensor, energy: Energy,
                 factors: tuple[float, ...], rows: Tensor | None = None) -> Tensor:
-        with torch.inference_mode():  # nothing here is differentiated: no bookkeeping for it
-            point, self.report = minimise(net, x.detach(), energy, self.solver, rows)
-        if not math.isfinite(float(point.energy.sum())):  # of the user's own solver, or input far off
-            raise InferenceDiverged("activations ran away: their energy is no longer finite; "
-                                    "lower beta or raise gamma")
-        self._beyond = max(self._beyond, self._share_beyond(net, point.z[0], energy))
+        no_transforms()
+        point, self.report = minimise(net, x.detach(), energy, self._solver(), rows)
+        self._alerts.add(net, point.z[0], energy, self.report)
         return envelope.value(net, x, point, factors)
+
+    def _solver(self) -> Solver | None:
+        return self.solver
 
     def __call__(self, net: LiftedNetwork, x: Tensor, y: Tensor,
                  reduction: str = "mean") -> Tensor:
-        self._beyond = 0.0
+        self._alerts = _Alerts()
         values = super().__call__(net, x, y, reduction)
-        if self._beyond:  # the share in steps of 10 %, so that a training run does not flood
-            warnings.warn(
-                f"beta={self.beta:g} is beyond the border of stability for up to "
-                f"{10 * math.ceil(10 * self._beyond)} % of a batch: their values are lower bounds; "
-                "lower beta or raise gamma (bounds.stability_threshold)",
-                StabilityWarning, stacklevel=2)
+        if text := self._alerts.text(self.beta):
+            warnings.warn(text, StabilityWarning, stacklevel=2)
         return values
-
-    def _share_beyond(self, net: LiftedNetwork, x: Tensor, energy: Energy) -> float:
-        """The share of samples without a minimum, or unsettled and beyond 1/λ_max(K)."""
-        beyond, unsettled = self.report.unbounded, ~self.report.converged
-        if self.report.passes > SHORT and unsettled.any():
-            beyond = beyond | (unsettled & self._beyond_border(net, x, energy))
-        return int(beyond.sum()) / len(beyond)
-
-    @staticmethod
-    def _beyond_border(net: LiftedNetwork, x: Tensor, energy: Energy) -> Tensor | bool:
-        """Whether −∇²h is above the 1/λ_max(K) of the network linearised at x, (batch,)."""
-        q, U = energy.output.curvature, energy.potential
-        push = -(q.amin(-1) if isinstance(q, Tensor) and q.ndim == 2 else q)
-        U = U.base if isinstance(U, Tilted) else U  # a linear tilt has no curvature
-        gamma, U = (U.gamma, U.base) if isinstance(U, Reweighted) else (None, U)
-        if not isinstance(U, (FenchelYoung, LeastSquares)):
-            return False
-        return stability_threshold(net, x, gamma, base=U) < push
 
     def reach(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss,
               factor: float) -> Tensor:
@@ -181,8 +231,7 @@ class ROVR(LiftedObjective):
     """
 
     def value(self, net, x, target):
-        U, loss = self.potential, self.loss(target)
-        U.check(net)
+        U, loss = self.potential, loss_of(self.loss, target)
         return self.reach(net, x, U, self.beta * loss, -1 / self.beta)
 
     def __repr__(self):
@@ -195,11 +244,14 @@ class AROVR(LiftedObjective):
     Zach (2025), eq. (8), and eq. (16) with ``potential=Reweighted(gamma)``. Adversarial
     training at every layer: to first order it adds (β/2)·Σ_k ‖∂ℓ/∂z_k‖²/γ_k to the loss
     (least squares; for Fenchel–Young each unit's share counts f_k′(a_k) times).
-    β must be below γ_L (1 by default); below ``1/λ_max(K)`` the maximum is finite.
+    β must be below γ_L (1 by default). For linear networks the maximum is finite below
+    ``bounds.stability_threshold``, 1/λ_max(K). For others that is the *near* border, where the
+    local optimum next to the forward pass ceases to be one; whether the maximum is finite is
+    a property of the weights alone, certain below ``bounds.safe_beta``. See ``report``.
     """
 
     def value(self, net, x, target):
-        U, loss = self.potential, self.loss(target)
+        U, loss = self.potential, loss_of(self.loss, target)
         self.check_beta(net, loss.curvature)
         return self.reach(net, x, U, -self.beta * loss, 1 / self.beta)
 
@@ -227,16 +279,29 @@ class _TargetedObjective(LiftedObjective):
                  loss: LossFamily = Euclidean, potential: Potential | None = None,
                  solver: Solver | None = None):
         super().__init__(beta, loss, potential, solver)
-        if not 0 < alpha <= 1:
+        if not 0 < number("alpha", alpha) <= 1:
             raise ValueError(f"alpha={alpha} must be in (0, 1]")
-        self.alpha, self.attack, self.tilt = float(alpha), attack or Targeted(), tilt
+        self.alpha = float(alpha)
+        strength("alpha*beta", self.alpha * self.beta)
+        self.attack = Targeted() if attack is None else expect_function(
+            "attack", attack, "a function (loss, target) that returns a Loss, such as Targeted()",
+            but=(Loss,))
+        self.tilt = tilt if tilt is None else expect_function(
+            "tilt", tilt, "a tilt such as GaussianTilt(1/16)")
         self.scale = self.beta * (self.alpha if per_alpha else 1.0)
 
     def setting(self, net, x, target):
         """The potential of this call, and the losses βᾱℓ⁻ and βαℓ."""
         U = self.potential if self.tilt is None else self.tilt(net, self.potential)
-        attack = self.beta * (1 - self.alpha) * self.attack(self.loss, target)
-        return U, attack, self.beta * self.alpha * self.loss(target)
+        expect("tilt(net, potential)", U, Potential, "a Potential")
+        attack = self.attack(self.loss, target)
+        expect("attack(loss, target)", attack, Loss, "a Loss")
+        return (U, self.beta * (1 - self.alpha) * attack,
+                self.beta * self.alpha * loss_of(self.loss, target))
+
+    @property
+    def strength(self):
+        return self.alpha * self.beta
 
     def __repr__(self):
         tilt = "" if self.tilt is None else f", tilt={self.tilt}"

@@ -28,8 +28,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import check_input
+from .checks import prepared
+from .envelope import once
 from .flat import Units, flatten
+from .kinds import expect
 from .points import InferenceDiverged, Point, Report
 from .network import Activations, LiftedNetwork
 from .objectives import LiftedObjective
@@ -61,7 +63,9 @@ def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Acti
     ValueError : too many activations, another dtype, or input that does not fit.
     Unbounded : an energy without a minimum (see :func:`growth`).
     """
-    check_input(net, x)
+    net, x = prepared(net, x)
+    expect("energy", energy, Energy, "an Energy such as FenchelYoung() - 0.25 * Euclidean(y)")
+    energy.check_shapes(net, len(x))
     q = energy.output.curvature
     if isinstance(q, Tensor) and q.ndim == 2 and (q != q[0]).any():
         return _by_curvature(net, x, energy, q)
@@ -76,7 +80,7 @@ def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Acti
     ours = np.array([units.energy(s, best[s:s + 1])[0] for s in range(len(x))])
     if not np.allclose(ours, values.detach().numpy(), rtol=1e-9, atol=1e-9):
         raise RuntimeError(f"two ways to compute E disagree: {ours} and {values.tolist()}")
-    return values, z
+    return once(values), z
 
 
 def _by_curvature(net: LiftedNetwork, x: Tensor, energy: Energy,
@@ -113,8 +117,7 @@ class Exhaustive:
 
 def objective(objective: LiftedObjective, net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
     """The exact value of an objective, shape (batch,): every m(h) in it by the oracle."""
-    if not isinstance(objective, LiftedObjective):
-        raise TypeError(f"{objective!r} infers nothing: call it as it is")
+    expect("objective", objective, LiftedObjective, "one that infers, such as AROVR(0.25)")
     exact = copy.copy(objective)
     exact.solver = Exhaustive()
     return exact(net, x, y, reduction="none")

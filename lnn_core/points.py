@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .convex import Box, Tanh
 from .network import Activations, LiftedNetwork
-from .potentials import Energy
+from .potentials import Energy, FenchelYoung, LeastSquares, innermost
 
 
 class InferenceDiverged(RuntimeError):
@@ -55,18 +56,51 @@ class Report:
     gap : shape (batch,); an estimate, from what violates stationarity, of how far E(z) is
         above the minimum that it is heading for, relative to ``scale``.
     converged : shape (batch,); whether the gap is within the solver's tolerance.
-    unbounded : shape (batch,); samples with a proof that their energy has no minimum.
+    unbounded : shape (batch,); samples along whose own direction E was found to fall forever.
+    infinite : shape (batch,); samples whose energy has no minimum: those, and all for which
+        their proof holds, too (:func:`without_minimum`). Their values are bounds of infinity.
+
+    ``converged`` promises a local optimum next to the forward pass, to the tolerance as
+    estimated. It promises neither that E has a minimum (see ``infinite``) nor that there is
+    no lower one; and where γ differs by orders of magnitude between layers, or E is almost
+    flat along some direction (near the border of stability), more than the tolerance may be
+    left. Least squares near its border may use all passes up without convergence: the
+    report then says so, and the gradient may be off by more than the gap.
     """
 
     passes: int
     gap: Tensor
     converged: Tensor
     unbounded: Tensor
+    infinite: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.infinite is None:
+            object.__setattr__(self, "infinite", self.unbounded)
 
     def __str__(self) -> str:
         unbounded = f", {int(self.unbounded.sum())} unbounded" if self.unbounded.any() else ""
+        if (more := int(self.infinite.sum())) > int(self.unbounded.sum()):
+            unbounded += f" (so that {more} have no minimum)"
         return (f"{self.passes} passes, mean relative gap {self.gap.mean():.1e}, "
                 f"{int(self.converged.sum())} of {len(self.converged)} samples converged{unbounded}")
+
+
+def without_minimum(net: LiftedNetwork, energy: Energy, proved: Tensor) -> Tensor:
+    """Whose energy has no minimum, (batch,), once it is proved for some samples.
+
+    E(z + t·d) ≈ c·t² for large t. Inputs, biases, tilts and targets do not matter so far out,
+    and bounded activations count as zero: c depends on d, the weights, γ and the curvature
+    of the output term alone. What makes it negative for one sample does so for all whose
+    output term has no larger curvature.
+    """
+    known = all(isinstance(G, (Box, Tanh)) for G in net.functions)
+    if not (known and isinstance(innermost(energy.potential), (FenchelYoung, LeastSquares))):
+        return proved
+    q = energy.output.curvature
+    if not isinstance(q, Tensor) or q.ndim < 2 or len(q) == 1:
+        return torch.ones_like(proved)
+    return (q[:, None] <= q[proved]).all(-1).any(1)
 
 
 #: A solver takes the forward pass and returns where it ended, and a report.

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from .convex import ConvexFunction
-from .losses import Loss, take_rows
+from .kinds import expect, expect_sequence, number
+from .losses import Loss, check_dtype, take_rows
 from .network import Activations, LiftedNetwork
 
 
@@ -65,6 +66,10 @@ class Potential(ABC):
     def check(self, net: LiftedNetwork) -> None:
         """Raise ValueError where the potential's parameters do not fit the network."""
 
+    def rows(self) -> int | None:
+        """The number of samples that the parameters are for; None where for any."""
+        return None
+
     def take(self, rows: Tensor) -> Potential:
         """The potential of these samples of the batch, which may repeat."""
         return self
@@ -93,10 +98,10 @@ class Potential(ABC):
         return 0.0
 
     def __add__(self, loss: Loss) -> Energy:
-        return Energy(self, loss)
+        return Energy(self, loss) if isinstance(loss, Loss) else NotImplemented
 
     def __sub__(self, loss: Loss) -> Energy:
-        return Energy(self, -loss)
+        return Energy(self, -loss) if isinstance(loss, Loss) else NotImplemented
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -151,11 +156,13 @@ class Reweighted(Potential):
     """
 
     def __init__(self, gamma: Sequence[float | Tensor], base: Potential | None = None):
-        self.base = FenchelYoung() if base is None else base
+        self.base = checked_potential(base, "base")
         if not self.base.minimum_is_zero:
             raise ValueError(f"tilt after reweighting: Tilted(g, Reweighted(gamma)), not {base!r}")
-        self.gamma = tuple(gamma)
+        self.gamma = expect_sequence("gamma", gamma, "a sequence with one entry per layer")
         for k, entry in enumerate(self.gamma, 1):
+            if not isinstance(entry, Tensor):
+                number(f"gamma_{k}", entry)
             if not torch.all((torch.as_tensor(entry) > 0) & (torch.as_tensor(entry) < math.inf)):
                 raise ValueError(f"gamma_{k}={entry} must be positive and finite")
 
@@ -167,7 +174,14 @@ class Reweighted(Potential):
             shape = tuple(entry.shape) if isinstance(entry, Tensor) else ()
             if shape not in ((), (net.sizes[k],)):
                 raise ValueError(f"gamma_{k} has shape {shape}; layer {k} has {net.sizes[k]} units")
-            _check_dtype(f"gamma_{k}", entry, net)
+            check_dtype(f"gamma_{k}", entry, net.dtype)
+
+    def rows(self):
+        return self.base.rows()
+
+    def take(self, rows):
+        base = self.base.take(rows)
+        return self if base is self.base else Reweighted(self.gamma, base)
 
     def domain(self, G):
         return self.base.domain(G)
@@ -213,21 +227,31 @@ class Tilted(Potential):
     minimum_is_zero = False
 
     def __init__(self, g: Sequence[Tensor | None], base: Potential | None = None):
-        self.base = FenchelYoung() if base is None else base
-        self.g = tuple(g)
+        self.base = checked_potential(base, "base")
+        self.g = expect_sequence("g", g, "a sequence with one entry per layer")
+        for k, entry in enumerate(self.g, 1):
+            if entry is not None:
+                expect(f"g_{k}", entry, Tensor, "None or a tensor that broadcasts to (batch, d_k)")
 
     def check(self, net):
         self.base.check(net)
         if len(self.g) != net.depth:
             raise ValueError(f"g has {len(self.g)} entries for {net.depth} layers")
         for k, entry in enumerate(self.g, 1):
-            if entry is not None and entry.shape[-1:] != (net.sizes[k],):
+            if entry is not None and (entry.ndim > 2 or entry.shape[-1:] != (net.sizes[k],)):
                 raise ValueError(f"g_{k} has shape {tuple(entry.shape)}; layer {k} has "
                                  f"{net.sizes[k]} units")
-            _check_dtype(f"g_{k}", entry, net)
+            check_dtype(f"g_{k}", entry, net.dtype)
+
+    def rows(self):
+        found = {self.base.rows(), *(len(g) for g in self.g if g is not None and g.ndim == 2)}
+        found -= {None, 1}
+        if len(found) > 1:
+            raise ValueError(f"the tilts are for different numbers of samples: {sorted(found)}")
+        return found.pop() if found else None
 
     def take(self, rows):
-        return Tilted([take_rows(g, rows) for g in self.g], self.base)
+        return Tilted([take_rows(g, rows) for g in self.g], self.base.take(rows))
 
     def domain(self, G):
         return self.base.domain(G)
@@ -265,6 +289,10 @@ class Energy:
     potential: Potential
     output: Loss
 
+    def __post_init__(self) -> None:
+        expect("potential", self.potential, Potential, "a Potential such as FenchelYoung()")
+        expect("output", self.output, Loss, "a Loss such as Euclidean(y)")
+
     def __call__(self, net: LiftedNetwork, z: Activations,
                  a: Sequence[Tensor | None] | None = None) -> Tensor:
         """E(z), shape (batch,); ``a`` as for ``Potential.shares``."""
@@ -274,22 +302,35 @@ class Energy:
         """The energy of these samples of the batch, which may repeat."""
         return Energy(self.potential.take(rows), self.output.take(rows))
 
-    def check(self, net: LiftedNetwork) -> None:
-        """Raise ValueError where E cannot have a minimum over z_L alone."""
-        self.potential.check(net)
+    def check(self, net: LiftedNetwork, samples: int | None = None) -> None:
+        """ValueError where E does not fit, or cannot have a minimum over z_L alone."""
+        self.check_shapes(net, samples)
         gamma, q = self.potential.weight(net.depth), _smallest(self.output.curvature)
         if not gamma + q > 0:
             raise ValueError(f"the output term has curvature {q:g}, which gamma_L={gamma:g} does "
                              "not outweigh: the energy is unbounded below")
 
+    def check_shapes(self, net: LiftedNetwork, samples: int | None = None) -> None:
+        """ValueError where E is not one of this network and a batch of so many samples."""
+        self.potential.check(net)
+        if (rows := self.potential.rows()) not in (None, samples) and samples is not None:
+            raise ValueError(f"the potential is tilted for {rows} samples; the batch has {samples}")
+        self.output.check(samples, net.sizes[-1], net.dtype)
 
-def _check_dtype(name: str, entry: float | Tensor | None, net: LiftedNetwork) -> None:
-    """ValueError where the entry would turn the network's activations into another dtype."""
-    expected = net.weights[0].dtype
-    if not isinstance(entry, Tensor) or entry.ndim == 0:
-        return
-    if torch.promote_types(entry.dtype, expected) != expected:
-        raise ValueError(f"{name} has dtype {entry.dtype}; the network has {expected}")
+
+def checked_potential(potential: Potential | None, name: str = "potential") -> Potential:
+    """The potential, ``FenchelYoung()`` for None; TypeError where it is something else."""
+    if potential is None:
+        return FenchelYoung()
+    expect(name, potential, Potential, "a Potential such as FenchelYoung()")
+    return potential
+
+
+def innermost(potential: Potential) -> Potential:
+    """The potential without what reweights and tilts it."""
+    while isinstance(potential, (Reweighted, Tilted)):
+        potential = potential.base
+    return potential
 
 
 def _smallest(entry: float | Tensor) -> float:

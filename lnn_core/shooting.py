@@ -24,8 +24,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .checks import at_least
+from .kinds import MOST, number
 from .network import LiftedNetwork
-from .points import Point, Report, scale
+from .points import InferenceDiverged, Point, Report, scale
 from .potentials import Energy
 
 vecdot = torch.linalg.vecdot
@@ -58,9 +60,8 @@ class Shooting:
     every: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_passes < 1:
-            raise ValueError(f"max_passes={self.max_passes} must be at least 1")
-        if not self.tolerance >= 0:
+        at_least("max_passes", self.max_passes, 1, MOST)
+        if not number("tolerance", self.tolerance) >= 0:
             raise ValueError(f"tolerance={self.tolerance} must not be negative")
 
     def __call__(self, net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
@@ -75,6 +76,7 @@ class Shooting:
                 break
             if passes in SUSPECT:
                 shots.give_up(gap > self.tolerance)
+        shots.check_numbers()
         if shots.lost is None:
             unbounded = torch.zeros_like(gap, dtype=torch.bool)
         else:
@@ -102,12 +104,20 @@ class Shots:
         self.step: Tensor | float = 0.5
         self.tilted = not U.minimum_is_zero
         self.lost = None                           # (batch,): whose energy has no minimum
+        self.senseless = None                      # (batch,): whose last trial had no energy
 
     def give_up(self, unsettled: Tensor) -> None:
         """Leave those of these samples where they are that have no minimum to go to."""
         lost = unsettled & falls_forever(self.net, self.energy, self.start, self.point)
         if lost.any():
             self.lost = lost if self.lost is None else self.lost | lost
+
+    def check_numbers(self) -> None:
+        """InferenceDiverged where the energy is NaN: that would count as "worse" for ever."""
+        if self.senseless is not None and self.senseless.any():
+            raise InferenceDiverged(
+                f"the energy of {int(self.senseless.sum())} of {len(self.senseless)} samples is not "
+                "a number at activations that are: the convex functions or the potential return NaN")
 
     def once(self) -> None:
         """One pass down and up; samples that it would make worse stay where they are."""
@@ -139,7 +149,7 @@ class Shots:
             self.recover(trial, error, drop, gap, ~fine[:, None])
         else:
             self.point, self.aim, self.error = trial, trial.e[-1], error
-            self.drop, self.gap = drop, gap
+            self.drop, self.gap, self.senseless = drop, gap, None
 
     def down(self) -> tuple[list, list, list]:
         """Signals p_k, the answers to them with the a_k of the last pass, and their errors."""
@@ -228,6 +238,10 @@ class Shots:
             gap = torch.where(short[:, 0], gap.maximum(self.wish), gap)
         self.step = torch.where(worse & short, 0.5 * self.step, 0.5)
         self.short = worse if worse.any() else None
+        self.senseless = trial.energy.isnan()
+        if self.senseless.any():  # unless activations are so large that their squares overflow
+            squares = sum(vecdot(v, v) for v in (*trial.z[1:], *trial.a[1:]))
+            self.senseless &= squares.isfinite()
         self.gain = torch.where(worse & ~short, 1.0, self.gain)
         self.aim = torch.where(worse, self.aim, trial.e[-1])
         self.error = torch.where(worse | short, self.aim, error)

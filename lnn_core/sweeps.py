@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .checks import at_least
+from .kinds import MOST, number
 from .network import Activations, LiftedNetwork
 from .points import InferenceDiverged, Point, Report, residual, scale
 from .potentials import Energy
@@ -52,8 +54,9 @@ class PaperSweeps:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.passes < 1:
-            raise ValueError(f"passes={self.passes} must be at least 1")
+        at_least("passes", self.passes, 1, MOST)
+        if not number("tolerance", self.tolerance) >= 0:
+            raise ValueError(f"tolerance={self.tolerance} must not be negative")
 
     def __call__(self, net: LiftedNetwork, energy: Energy,
                  start: Point) -> tuple[Point, Report]:

@@ -36,9 +36,13 @@ PAPER_TABLE_1: dict[tuple[str, str, bool], tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Summary:
-    """A sample of per-seed results, in the unit they came in."""
+    """A sample of per-seed results, in the unit they came in; ValueError where there is none."""
 
     values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("a summary needs at least one value; values is ()")
 
     @property
     def n(self) -> int:
@@ -115,9 +119,9 @@ class Comparison:
 def compare(cell: dict[int, float], reference: dict[int, float]) -> Comparison:
     """Results by seed against others (same seed: same samples and initial weights).
 
-    Raises ValueError where the two do not have the same seeds.
+    Raises ValueError where the two do not have the same seeds, or none.
     """
-    if cell.keys() != reference.keys():
+    if not cell or cell.keys() != reference.keys():
         raise ValueError(f"seeds {sorted(cell)} and {sorted(reference)} cannot be paired")
     ours, theirs = list(cell.values()), list(reference.values())
     wins = stats.mannwhitneyu(ours, theirs).statistic

@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from .checks import positive
+from .checks import check_network, number, positive
+from .kinds import expect
+from .losses import home
 from .network import LiftedNetwork
-from .potentials import Potential, Tilted
+from .potentials import Potential, Tilted, checked_potential
 
 
 class Tilt(ABC):
@@ -19,6 +21,8 @@ class Tilt(ABC):
     """
 
     def __init__(self, *, output: bool = True, generator: torch.Generator | None = None):
+        if generator is not None:
+            expect("generator", generator, torch.Generator, "a torch.Generator")
         self.output, self.generator = output, generator
 
     @abstractmethod
@@ -26,7 +30,8 @@ class Tilt(ABC):
         """g for one layer, shape (size,)."""
 
     def __call__(self, net: LiftedNetwork, potential: Potential) -> Tilted:
-        weight = net.weights[0]
+        net, potential = check_network(net), checked_potential(potential)
+        weight = net.tensors()[0][0]
         g = [self.draw(size).to(weight) for size in net.sizes[1:]]
         return Tilted(g if self.output else [*g[:-1], None], potential)
 
@@ -43,7 +48,7 @@ class GaussianTilt(Tilt):
         self.sd = positive("sd", sd)
 
     def draw(self, size):
-        return self.sd * torch.randn(size, generator=self.generator)
+        return self.sd * torch.randn(size, generator=self.generator, device=home(self.generator))
 
     def __repr__(self):
         return f"GaussianTilt(sd={self.sd:g})"
@@ -57,12 +62,13 @@ class DropoutTilt(Tilt):
 
     def __init__(self, rate: float, M: float = 100.0, *, output: bool = False, **options):
         super().__init__(output=output, **options)
-        if not 0 <= rate < 1:
+        if not 0 <= number("rate", rate) < 1:
             raise ValueError(f"rate={rate} must be in [0, 1)")
         self.rate, self.M = float(rate), positive("M", M)
 
     def draw(self, size):
-        return self.M * (torch.rand(size, generator=self.generator) < self.rate).float()
+        drawn = torch.rand(size, generator=self.generator, device=home(self.generator))
+        return self.M * (drawn < self.rate).float()
 
     def __repr__(self):
         return f"DropoutTilt(rate={self.rate:g}, M={self.M:g})"

@@ -136,8 +136,8 @@ def test_wrong_label_where_there_is_one_class(idle):
 
 
 @pytest.mark.parametrize(("x", "y", "message"), [
-    ([[0.0] * 4] * 2, GOOD_Y, "x is list"),
-    (GOOD_X, [0, 1], "y is list"),
+    ([[0.0] * 4] * 2, GOOD_Y, r"x is a list .*; expected a tensor"),
+    (GOOD_X, [0, 1], r"y is a list \(\[0, 1\]\); expected a tensor"),
     (GOOD_X, torch.tensor(1), "y is a single number"),
 ], ids=["list x", "list y", "0-d y"])
 def test_not_a_batch(idle, x, y, message):

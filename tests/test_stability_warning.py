@@ -14,7 +14,7 @@ import lnn_core as lnn
 from lnn_core import data, objectives
 from lnn_core.inference import InferenceDiverged, Report
 from lnn_core.objectives import StabilityWarning
-from lnn_core.points import Point
+from lnn_core.points import Point, without_minimum
 from lnn_core.training import fit, stream, train_epoch
 
 SIZES = (5, 4, 6, 3)
@@ -53,10 +53,50 @@ def test_warns_beyond_the_exact_border_and_not_before(linear, objective):
     objective(0.7 * border)(net, x, y)  # warnings are errors
 
 
-def test_names_the_share_of_the_batch():
-    """Three runaways in a batch are another matter than all of it."""
-    with pytest.warns(StabilityWarning, match="beta=0.2 is .* for up to 30 % of a batch"):
-        lnn.AROVR(0.2)(*switches(torch.float64))
+def test_one_sample_proves_it_for_all():
+    """The direction that one runaway shows is open to all samples: far out x does not matter.
+
+    A check by hand at x = −1, where the unit is off and inference settles: for z = (t, 3t) the
+    energy is ½t² + t + 0 − 0.1(3t − 1)², which falls like −0.4t².
+    """
+    net, x, y = switches(torch.float64)
+    objective = lnn.AROVR(0.2)
+    with pytest.warns(StabilityWarning, match="beta=0.2 is .* for up to 100 % of a batch: the "
+                      "objective is infinite there"):
+        objective(net, x, y)
+    assert objective.report.unbounded.tolist() == 3 * [True] + 7 * [False]
+    assert objective.report.infinite.all() and objective.report.converged.tolist() == (
+        3 * [False] + 7 * [True])
+    t = torch.tensor([[1e2], [1e4]], dtype=torch.float64)
+    energy = lnn.FenchelYoung()(net, [-torch.ones_like(t), t, 3 * t]) - 0.1 * (3 * t - 1)[:, 0]**2
+    torch.testing.assert_close(energy, (0.5 * t**2 + t - 0.1 * (3 * t - 1)**2)[:, 0])
+    assert (energy < -0.3 * t[:, 0] ** 2).all()
+
+
+def test_the_proof_is_for_losses_as_curved():
+    """Sample weights: what runs away at weight 1 proves nothing for a smaller one, all for a larger.
+
+    Border 1/(1 + 9) for weight 1: at β = 0.2 weight 0.4 keeps βw = 0.08 below it.
+    """
+    net, _, _ = switches(torch.float64)
+    x, y = torch.tensor([[1.0], [-1.0], [-1.0], [1.0]]).double(), torch.ones(4, 1).double()
+    weights = torch.tensor([[1.0], [2.0], [0.4], [0.4]]).double()
+    objective = lnn.AROVR(0.2, loss=lambda y: weights * lnn.Euclidean(y))
+    with pytest.warns(StabilityWarning, match="for up to 50 % of a batch"):
+        objective(net, x, y)
+    assert objective.report.unbounded.tolist() == [True, False, False, False]
+    assert objective.report.infinite.tolist() == [True, True, False, False]
+
+
+def test_the_proof_is_for_the_functions_known():
+    """A convex function of the user's own may grow faster than a square: nothing is proved then."""
+    class Unknown(lnn.ConvexFunction):
+        value = conjugate = activation = derivative = respond = divergence = None
+
+    proved, energy = torch.tensor([True, False]), lnn.FenchelYoung() + lnn.Loss()
+    for function, expected in ((lnn.ReLU(), True), (lnn.Tanh(), True), (Unknown(), False)):
+        net = lnn.LiftedNetwork([1, 1, 1], function)
+        assert without_minimum(net, energy, proved).tolist() == [True, expected]
 
 
 def test_points_at_the_caller():
@@ -103,7 +143,7 @@ def test_runaway_activations_leave_a_finite_lower_bound():
     """9·β/(1 − β) = 81 a sweep would leave float32: NaN or 1e30 would poison the weights."""
     net, x, y = switches(torch.float32)
     objective = lnn.AROVR(0.9)
-    with pytest.warns(StabilityWarning, match="for up to 30 % of a batch: their values are lower"):
+    with pytest.warns(StabilityWarning, match="for up to 100 % of a batch: .*: their values are lower"):
         values = objective(net, x, y, "none")
     assert objective.report.unbounded.tolist() == 3 * [True] + 7 * [False]
     assert values.isfinite().all()

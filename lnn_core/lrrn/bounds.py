@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_input, instance, not_negative, positive
+from ..checks import check_input, not_negative, positive
+from ..kinds import expect
 from .boxqp import Solver, SpectralDescent, chosen
 from .implicit import minimiser
 from .inference import infer
@@ -43,7 +44,7 @@ def gain(sigma: Numbers, beta: float, m: float = 0.0) -> Numbers:
 
     f_β(σ) = f_β(1/(βσ)): it is symmetric about its maximum at 1/√β on a logarithmic scale.
     """
-    instance("sigma", sigma, Real, Tensor, np.ndarray)
+    expect("sigma", sigma, (Real, Tensor, np.ndarray), "a number, tensor or array")
     beta, m = not_negative("beta", beta), not_negative("m", m)
     return (1 + beta) * sigma / (1 + m + beta * sigma**2)
 
@@ -60,7 +61,7 @@ def layer_constants(net: LRRN) -> list[float]:
 
     (The paper prints ‖W_k‖₂; its proof uses W_{k−1}, the weight that feeds layer k.)
     """
-    instance("net", net, LRRN)
+    expect("net", net, LRRN, "an LRRN")
     net.check_parameters()
     return [largest_gain(beta) if beta > 0 else _norm(W)
             for W, beta in zip(net.weights, net.beta)]
@@ -77,7 +78,7 @@ def refined_constants(net: LRRN) -> list[float]:
 
         P_k = γ ( WᵀW + βI − (1 + β)² Wᵀ (I + βWWᵀ + P_{k+1})⁻¹ W ).
     """
-    instance("net", net, LRRN)
+    expect("net", net, LRRN, "an LRRN")
     net.check_parameters()
     constants, P = [], None
     for W, beta in zip(reversed(net.weights), reversed(net.beta)):
@@ -106,7 +107,7 @@ def jacobian(net: LRRN, x: Tensor, *, solver: Solver | None = None) -> Tensor:
 
     The output is piecewise linear in x, so that this is exact off the kinks.
     """
-    instance("net", net, LRRN)
+    expect("net", net, LRRN, "an LRRN")
     check_input(net, x)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -134,7 +135,7 @@ def certified_radius(net: LRRN, x: Tensor, *, rho: float | None = None,
     ------
     ValueError : a network with one output, or ρ not positive.
     """
-    instance("net", net, LRRN)
+    expect("net", net, LRRN, "an LRRN")
     outputs = net.sizes[-1]
     if outputs < 2:
         raise ValueError("a margin needs at least 2 outputs; the network has 1")

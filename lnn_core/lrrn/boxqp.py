@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import at_least, finite, instance, positive
+from ..checks import at_least, finite, positive
+from ..kinds import expect, expect_function
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class BoxQP:
 
     def __post_init__(self) -> None:
         for name in ("H", "g", "lower", "upper"):
-            instance(name, getattr(self, name), Tensor)
+            expect(name, getattr(self, name), Tensor, "a tensor")
         if self.g.ndim != 2:
             raise ValueError(f"g has shape {tuple(self.g.shape)}; expected (batch, n)")
         n = self.g.shape[1]
@@ -244,10 +245,10 @@ class SpectralDescent:
 
 def _check_problem(qp: BoxQP, start: Tensor | None) -> None:
     """TypeError or ValueError for what no solver can solve, or start from."""
-    instance("qp", qp, BoxQP)
+    expect("qp", qp, BoxQP, "a BoxQP")
     qp.check_values()
     if start is not None:
-        instance("start", start, Tensor)
+        expect("start", start, Tensor, "a tensor")
         if start.shape != qp.g.shape:
             raise ValueError(f"start has shape {tuple(start.shape)}; expected {tuple(qp.g.shape)}")
         finite("start", start)
@@ -317,5 +318,5 @@ def _check(tolerance: float, max_passes: int) -> None:
 def chosen(solver: Solver | None, default: Solver = SpectralDescent()) -> Solver:
     """The solver, or the default for None; TypeError for what cannot be called."""
     if solver is not None:
-        instance("solver", solver, Callable)
+        expect_function("solver", solver, "a solver such as SpectralDescent()")
     return default if solver is None else solver

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import as_targets, check_input, instance
+from ..checks import as_targets, check_input
+from ..kinds import expect
 from ..network import Activations
 from .boxqp import BoxQP, Report, Solver, chosen
 from .model import LRRN
@@ -36,7 +37,7 @@ def infer(net: LRRN, x: Tensor, y: Tensor | None = None, *, solver: Solver | Non
     ValueError : x, y or start does not fit the network (before any computing).
     TypeError : an argument of another kind.
     """
-    instance("net", net, LRRN)
+    expect("net", net, LRRN, "an LRRN")
     check_input(net, x)
     target = None if y is None else clamped_target(net, x, y)
     solver, flat = chosen(solver), None

@@ -20,7 +20,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..checks import check_input, instance, not_negative
+from ..checks import check_input, not_negative
+from ..kinds import expect
 from .boxqp import Report, Solver, chosen
 from .inference import clamped_target, solve_clamped
 from .model import LRRN
@@ -51,7 +52,7 @@ class EnergyLoss(ABC):
         """
         if reduction not in ("mean", "none"):
             raise ValueError(f'reduction={reduction!r} must be "mean" or "none"')
-        instance("net", net, LRRN)
+        expect("net", net, LRRN, "an LRRN")
         check_input(net, x)
         values = _OnceDifferentiable.apply(self.value(net, x, y))
         return values.mean() if reduction == "mean" else values
@@ -127,7 +128,7 @@ def parameter_groups(net: LRRN, decay: float) -> list[dict]:
     That matrix alone decides the Lipschitz constant of a network as in Corollary 2; the
     paper decays it "to favor non-contracting, distance-preserving features" below it.
     """
-    instance("net", net, LRRN)
+    expect("net", net, LRRN, "an LRRN")
     decay = not_negative("decay", decay)
     last = net.weights[-1]
     rest = [p for p in net.parameters() if p is not last and p.requires_grad]

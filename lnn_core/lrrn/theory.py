@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import instance
+from ..checks import at_least
 from ..convex import Identity, ReLU
+from ..kinds import expect
 from .bounds import (
     certified_radius, gain, jacobian, largest_gain, layer_constants, lipschitz, refined_constants,
 )
@@ -74,6 +75,7 @@ def claim(source: str, text: str, limit: float = EQUAL):
 
 def table(instances: int = 20, seed: int = 0) -> list[Row]:
     """Every claim on ``instances`` random instances, drawn with seed, seed + 1, …"""
+    at_least("instances", instances, 1)
     return [Row(c.source, c.claim, instances, max(c(seed + i) for i in range(instances)), c.limit)
             for c in CLAIMS.values()]
 
@@ -251,7 +253,7 @@ def undiscounted(net: LRRN) -> LRRN:
     Raises ValueError for β_k > 0 and k ≥ 2 and a set other than z ≥ 0 or all (boxes would
     have to scale too).
     """
-    instance("net", net, LRRN)
+    expect("net", net, LRRN, "an LRRN")
     if any(net.beta[1:]):
         raise ValueError(f"beta={list(net.beta)} must be 0 after the first layer: the discount "
                          "cannot be absorbed where weights reconstruct")
