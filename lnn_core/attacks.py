@@ -19,7 +19,9 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Please import `gaussian_filter`", DeprecationWarning)
     import foolbox
 
+from .checks import at_least
 from .data import Split
+from .kinds import expect, expect_sequence
 
 if TYPE_CHECKING:
     from foolbox.attacks.base import Attack
@@ -54,15 +56,20 @@ def smallest_changes(net: nn.Module, x: Tensor, attacks: Sequence[str] | None = 
     Raises
     ------
     ValueError : an unknown attack, or x outside the bounds.
+    TypeError : an argument of another kind.
     """
-    attacks = list(ATTACKS if attacks is None else attacks)
+    judge = net if judge is None else judge
+    for name, value in (("net", net), ("judge", judge)):
+        expect(name, value, nn.Module, "a torch.nn.Module")
+    expect("x", x, Tensor, "a tensor")
+    at_least("bisections", bisections, 0)
+    attacks = list(ATTACKS) if attacks is None else expect_sequence("attacks", attacks, "names")
     unknown = [name for name in attacks if name not in ATTACKS]
     if unknown:
         raise ValueError(f"unknown attack {unknown[0]!r}: choose from {[*ATTACKS]}")
     low, high = map(float, torch.aminmax(x))
     if not bounds[0] <= low <= high <= bounds[1]:
         raise ValueError(f"x lies in [{low:g}, {high:g}], not within {bounds}")
-    judge = net if judge is None else judge
     exact = x.to(next(judge.parameters()).dtype)
     with torch.no_grad():
         predicted = judge(exact).argmax(1)

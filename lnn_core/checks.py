@@ -59,7 +59,7 @@ def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
     Raises ValueError for a batch size other than x's, labels outside 0…d_L − 1, another
     width, or values that are not finite; TypeError for y that is no tensor of either kind.
     """
-    check_rows("y", y)
+    _check_tensor("y", y)
     outputs = net.sizes[-1]
     if len(y) != len(x):
         raise ValueError(f"y has {len(y)} samples; x has {len(x)}")
@@ -100,14 +100,6 @@ def no_transforms() -> None:
                            "value per sample")
 
 
-def finite(name: str, values: Tensor) -> None:
-    """ValueError unless all values are finite numbers."""
-    if not _all_finite(values):
-        values = torch.func.debug_unwrap(values)
-        bad = values[~torch.isfinite(values)][0].item()
-        raise ValueError(f"{name} holds {bad}; all values must be finite")
-
-
 def positive(name: str, value: float) -> float:
     """The value, or ValueError where it is not a positive finite number."""
     if not 0 < number(name, value) < math.inf:
@@ -138,21 +130,28 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}")
 
 
-def check_rows(name: str, value: Tensor) -> None:
-    """TypeError unless the value is a tensor of at least one dimension."""
+def _check_tensor(name: str, value: Tensor) -> None:
     if not isinstance(value, Tensor) or value.ndim == 0:
         what = "a single number" if isinstance(value, Tensor) else described(value)
         raise TypeError(f"{name} is {what}; expected a tensor with one row per sample")
 
 
+def finite(name: str, values: Tensor) -> None:
+    """ValueError where an entry of a tensor of any shape is not finite."""
+    if not _all_finite(values):
+        values = torch.func.debug_unwrap(values)
+        raise ValueError(f"{name} holds {values[~torch.isfinite(values)][0].item()}; all values "
+                         "must be finite")
+
+
 def _all_finite(values: Tensor) -> bool:
-    values = torch.func.debug_unwrap(values)  # under vmap: all mapped calls' values
+    values = torch.func.debug_unwrap(values)  # under vmap: the values of all mapped calls
     # A sum is ten times as fast as a look at every entry; it may overflow where all are finite.
     return math.isfinite(values.detach().sum().item()) or bool(torch.isfinite(values).all())
 
 
 def check_finite(name: str, values: Tensor) -> None:
-    """ValueError where the rows of a tensor, one per sample, are not all finite."""
+    """ValueError where the rows of a tensor are not all finite."""
     if not _all_finite(values):
         values = torch.func.debug_unwrap(values)
         rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import lipschitz
-from .checks import at_least, positive
+from .checks import at_least, check_input, check_network, positive
 from .data import Split
 from .experiments import Run, dataset_of
 from .lrrn.experiments import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
@@ -117,8 +117,9 @@ def radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
     m_x is the margin between the two largest outputs of the forward pass, ρ an upper bound of
     the Lipschitz constant; default :func:`lnn_core.lipschitz.certified`. Høier and Zach
     (2020), section 4.2. ValueError for a ρ that is not positive, such as that of a constant
-    network, whose radii are infinite, or a single output.
+    network, whose radii are infinite, a single output, or x that does not fit.
     """
+    check_input(check_network(net), x)
     if net.sizes[-1] < 2:
         raise ValueError("a margin needs at least 2 outputs; the network has 1")
     rho = positive("rho", lipschitz.certified(net) if rho is None else rho)

@@ -36,9 +36,13 @@ PAPER_TABLE_1: dict[tuple[str, str, bool], tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Summary:
-    """A sample of per-seed results, in the unit they came in."""
+    """A sample of per-seed results, in the unit they came in; ValueError where there is none."""
 
     values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("a summary needs at least one value; values is ()")
 
     @property
     def n(self) -> int:

@@ -108,6 +108,21 @@ def test_bad_settings_before_any_computing(settings, complaint, monkeypatch):
         attacks.smallest_changes(net, x, **settings)
 
 
+@pytest.mark.parametrize("change, complaint", [
+    ({"net": 0.5}, r"net is a float \(0.5\); expected a torch.nn.Module"),
+    ({"judge": "exact"}, r"judge is a str \('exact'\); expected a torch.nn.Module"),
+    ({"x": [[0.5]]}, "x is a list .*; expected a tensor"),
+    ({"attacks": "deepfool"}, r"attacks is a str \('deepfool'\); expected names"),
+])
+def test_arguments_of_another_kind(change, complaint):
+    """Broken if a float in a network's place ends in an error deep inside foolbox."""
+    net, x = linear()
+    with pytest.raises(TypeError, match=complaint):
+        attacks.smallest_changes(**{"net": net, "x": x} | change)
+    with pytest.raises(ValueError, match="bisections=-1 must be an integer of at least 0"):
+        attacks.smallest_changes(net, x, bisections=-1)
+
+
 def test_what_no_attack_turns_is_none_in_a_record(monkeypatch):
     """Broken if infinity, which JSON lacks, gets into a record, or a failure counts as a
     success: this attack moves only the first image, to the other side of its border."""

@@ -175,11 +175,18 @@ def test_a_network_that_collapses_is_recorded(monkeypatch):
     (lambda: Robustness(learning_rate=0.0), "learning_rate=0"),
     (lambda: robustness.radii(LiftedNetwork([2, 1]), torch.zeros(1, 2)), "at least 2 outputs"),
     (lambda: robustness.radii(LiftedNetwork([2, 2]), torch.zeros(1, 2), rho=0.0), "rho=0"),
+    (lambda: robustness.radii(LiftedNetwork([2, 2]), torch.zeros(2)), "x has shape"),
 ])
 def test_bad_settings_are_named(make, complaint):
     """Broken if a wrong setting shows up only after training."""
     with pytest.raises(ValueError, match=complaint):
         make()
+
+
+def test_a_network_of_another_kind_is_named():
+    """Broken if a float in a network's place ends in an AttributeError."""
+    with pytest.raises(TypeError, match=r"net is a float \(0.5\); expected a LiftedNetwork"):
+        robustness.radii(0.5, torch.zeros(1, 2))
 
 
 def test_the_runs_compared_differ_in_nothing_but_the_network():

@@ -135,6 +135,10 @@ def test_different_seeds_cannot_be_paired():
     """An unpaired comparison must not pass for a paired one."""
     with pytest.raises(ValueError, match=r"\[0\] and \[1\]"):
         tables.compare({0: 95.0}, {1: 95.0})
+    with pytest.raises(ValueError, match=r"seeds \[\] and \[\] cannot be paired"):
+        tables.compare({}, {})
+    with pytest.raises(ValueError, match="at least one value"):
+        tables.Summary(())
 
 
 def test_pretrained_runs_have_rows_of_their_own():

@@ -117,10 +117,13 @@ def test_errors_of_gradients(monkeypatch):
 
 
 def test_every_statement_has_a_negative_control():
-    """If it fails, a statement of the table could hold whatever it says."""
+    """If it fails, a statement of these modules could hold whatever it says."""
     files = ("test_propositions_controls.py", "test_targeted_controls.py")
     text = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in files)
-    assert [name for name in P.STATEMENTS if f'"{name}"' not in text] == []
+    modules = {adversarial.__name__, targeted.__name__}
+    names = [name for name, statement in P.STATEMENTS.items()
+             if statement.slack.__module__ in modules]
+    assert len(names) >= 25 and [name for name in names if f'"{name}"' not in text] == []
 
 
 @pytest.mark.parametrize("activation, kinks", [

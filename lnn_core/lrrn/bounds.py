@@ -44,7 +44,7 @@ def gain(sigma: Numbers, beta: float, m: float = 0.0) -> Numbers:
 
     f_β(σ) = f_β(1/(βσ)): it is symmetric about its maximum at 1/√β on a logarithmic scale.
     """
-    expect("sigma", sigma, (Real, Tensor, np.ndarray), "a number or a tensor")
+    expect("sigma", sigma, (Real, Tensor, np.ndarray), "a number, tensor or array")
     beta, m = not_negative("beta", beta), not_negative("m", m)
     return (1 + beta) * sigma / (1 + m + beta * sigma**2)
 

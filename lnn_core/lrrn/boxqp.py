@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..checks import at_least, finite, positive
-from ..kinds import expect
+from ..kinds import expect, expect_function
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,5 +318,5 @@ def _check(tolerance: float, max_passes: int) -> None:
 def chosen(solver: Solver | None, default: Solver = SpectralDescent()) -> Solver:
     """The solver, or the default for None; TypeError for what cannot be called."""
     if solver is not None:
-        expect("solver", solver, Callable, "a callable such as SpectralDescent()")
+        expect_function("solver", solver, "a solver such as SpectralDescent()")
     return default if solver is None else solver

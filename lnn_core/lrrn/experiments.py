@@ -23,6 +23,7 @@ from .. import cifar, data
 from ..checks import at_least, one_of, positive
 from ..convex import Identity, ReLU
 from ..data import Dataset, Split
+from ..kinds import expect
 from ..records import Recorded
 from ..training import BLOCK, accuracy, stream, train_epoch
 from .bounds import certified_radius, jacobian, lipschitz
@@ -191,6 +192,7 @@ def radii(net: LRRN, x: Tensor) -> Tensor:
 
 def exact(net: LRRN) -> LRRN:
     """A copy in float64 that infers to a relative error of 1e-8."""
+    expect("net", net, LRRN, "an LRRN")
     copied = copy.deepcopy(net).double()
     copied.solver = _EXACT
     return copied

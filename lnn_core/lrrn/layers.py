@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_rows, not_negative
+from ..checks import not_negative
 from ..kinds import expect
 from ..network import checked_sizes
 from .bounds import gain
@@ -41,7 +41,7 @@ class RRLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         W, beta = self.weight, self.beta
-        check_rows("x", x)
+        expect("x", x, Tensor, "a tensor")
         if x.ndim != 2 or x.shape[1] != W.shape[1]:
             raise ValueError(f"x has shape {tuple(x.shape)}; the layer takes (batch, {W.shape[1]})")
         right = nn.functional.linear((1 + beta) * x + beta * self.reconstruction_bias, W, self.bias)
@@ -68,7 +68,7 @@ def feed_forward(sizes: Sequence[int], beta: float = 1.0, *, activation: type[nn
     Train it with any loss and optimizer: back-propagation goes through the solves.
     """
     sizes = checked_sizes(sizes)
-    expect("activation", activation, Callable, "a callable such as torch.nn.ReLU")
+    expect("activation", activation, Callable, "a class such as torch.nn.ReLU")
     layers: list[nn.Module] = []
     for d_in, d_out in zip(sizes, sizes[1:]):
         layers += [RRLayer(d_in, d_out, beta, generator=generator, dtype=dtype), activation()]

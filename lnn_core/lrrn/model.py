@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from ..checks import check_input, finite, not_negative, positive
-from ..kinds import expect
 from ..convex import Box, ConvexFunction
+from ..kinds import expect, expect_sequence
 from ..network import Activations, checked_functions, checked_sizes, draw_weight
 from .boxqp import BoxQP, Solver, SpectralDescent
 from .implicit import minimiser
@@ -75,9 +75,8 @@ class LRRN(nn.Module):
         self.sizes = checked_sizes(sizes)
         self.depth = len(self.sizes) - 1
         self.functions = checked_functions(self.depth, activation, output)
-        for function in self.functions:
-            if not isinstance(function, Box):
-                raise TypeError(f"a layer's set must be a box such as ReLU(); got {function!r}")
+        for k, function in enumerate(self.functions, 1):
+            expect(f"the set of layer {k}", function, Box, "a box such as ReLU()")
         self.beta = checked_beta(self.depth, beta)
         self.gamma = positive("gamma", gamma)
         factory = {"dtype": dtype, "device": device}
@@ -122,7 +121,7 @@ class LRRN(nn.Module):
 
     def check_activations(self, name: str, z: Activations, batch: int | None = None) -> None:
         """ValueError unless z = [x, z_1, …, z_L] has the network's shapes (and that batch)."""
-        expect(name, z, Sequence, "a sequence of tensors")
+        expect(name, z, Sequence, "[x, z_1, …, z_L]")
         for k, part in enumerate(z):
             expect(f"{name}[{k}]", part, Tensor, "a tensor")
         shapes = [tuple(part.shape) for part in z]
@@ -202,8 +201,8 @@ def checked_beta(depth: int, beta: float | Sequence[float] | None) -> tuple[floa
     """One β ≥ 0 per layer; the default is that of Corollary 2."""
     if beta is None:
         return (1.0,) * (depth - 1) + (0.0,)
-    expect("beta", beta, (Real, Sequence), "a number, or one per layer")
-    given = (beta,) * depth if isinstance(beta, Real) else tuple(beta)
+    given = ((beta,) * depth if isinstance(beta, Real)
+             else expect_sequence("beta", beta, "a number or one for each layer"))
     if len(given) != depth:
         raise ValueError(f"{len(given)} values of beta given for {depth} layers")
     return tuple(not_negative("beta", value) for value in given)

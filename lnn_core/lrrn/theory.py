@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..kinds import expect
+from ..checks import at_least
 from ..convex import Identity, ReLU
+from ..kinds import expect
 from .bounds import (
     certified_radius, gain, jacobian, largest_gain, layer_constants, lipschitz, refined_constants,
 )
@@ -74,6 +75,7 @@ def claim(source: str, text: str, limit: float = EQUAL):
 
 def table(instances: int = 20, seed: int = 0) -> list[Row]:
     """Every claim on ``instances`` random instances, drawn with seed, seed + 1, …"""
+    at_least("instances", instances, 1)
     return [Row(c.source, c.claim, instances, max(c(seed + i) for i in range(instances)), c.limit)
             for c in CLAIMS.values()]
 

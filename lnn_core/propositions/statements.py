@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import oracle
+from ..checks import at_least
 from ..losses import Loss
 from ..network import Activations
 from ..objectives import LiftedObjective
@@ -58,6 +59,7 @@ def statement(source: str, claim: str, **instances):
 
 def table(instances: int = 50, seed: int = 0) -> list[Row]:
     """Every statement on ``instances`` random toys, drawn with seed, seed + 1, …"""
+    at_least("instances", instances, 1)
     rows = []
     for statement in STATEMENTS.values():
         worst = [statement.worst(seed + i) for i in range(instances)]
