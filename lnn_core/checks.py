@@ -43,7 +43,7 @@ def check_input(net, x: Tensor) -> None:
 
 
 def _check_batch(x: Tensor, width: int, dtype: torch.dtype) -> None:
-    check_rows("x", x)
+    _check_tensor("x", x)
     if x.ndim != 2 or x.shape[1] != width:
         raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {width})")
     if len(x) == 0:
