@@ -45,12 +45,13 @@ def test_figure_1_varies_beta_alone():
     assert set(studies.PAIRED) <= set(studies.BETAS) and max(studies.NEAR) < 1
 
 
-@pytest.mark.parametrize("one", studies.sensitivity() + studies.ablation(),
+@pytest.mark.parametrize("one", studies.sensitivity() + studies.ablation() + studies.handover(),
                          ids=lambda one: f"{one.choice} {one.value} {one.run.method}")
 def test_variations_change_one_thing(one):
     """If it fails, a difference is put down to the wrong choice, or the base is not Table 1's."""
     assert len(changed(one.run, one.base)) == 1
-    table = {run.key for run in studies.table1(studies.FEWER)}
+    table = {run.key for run in studies.table1()}
+    assert set(one.seeds) <= set(studies.SEEDS)
     for varied, base in one.runs():
         assert changed(varied, base) == changed(one.run, one.base)
         assert base.key in table and varied.key not in table
