@@ -204,7 +204,7 @@ class _Coins(torch.autograd.Function):
         log_q = math.log(2) - torch.nn.functional.softplus(2 * a)
         own = torch.where(near, q * _excess(e / torch.where(near, q, 1.0)),
                           torch.special.xlogy(t, t) - t * log_q - e)
-        return 0.5 * (own + (2 - q) * _excess(-e / (2 - q)))
+        return 0.5 * (own + (2 - q) * _excess((-e / (2 - q)).clamp_min(-1.0)))
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:

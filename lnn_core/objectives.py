@@ -54,7 +54,20 @@ class StabilityWarning(UserWarning):
 class Objective(ABC):
     """A training loss: call it with a network, inputs and labels (or targets).
 
-    ``report`` is the inference report of the last call (None where nothing is inferred).
+    ``report`` is the inference report of the last call (None where nothing is inferred); where
+    the value is the difference of two minima it has twice as many rows, those of m(h) first.
+
+    Autocasting is off inside, and for networks in half precision all is computed in float32,
+    which is then the type of the value. Second derivatives and ``torch.func`` are not
+    supported. For (Distributed)DataParallel wrap a module whose forward is the loss:
+
+        class Training(nn.Module):
+            def __init__(self, net, objective):
+                super().__init__()
+                self.net, self.objective = net, objective
+
+            def forward(self, x, y):
+                return self.objective(self.net, x, y)
     """
 
     report: Report | None = None
@@ -112,11 +125,10 @@ class _Alerts:
 
     def add(self, net: LiftedNetwork, x: Tensor, energy: Energy, report: Report) -> None:
         """Note the share without a minimum, and the share unsettled and beyond 1/λ_max(K)."""
-        infinite, unsettled = report.infinite, ~(report.converged | report.infinite)
-        self.infinite = max(self.infinite, int(infinite.sum()) / len(infinite))
-        if report.passes > SHORT and unsettled.any():
+        self.infinite = max(self.infinite, int(report.infinite.sum()) / len(x))
+        if report.passes > SHORT and (unsettled := ~(report.converged | report.infinite)).any():
             beyond = unsettled & _beyond_border(net, x, energy)
-            self.beyond = max(self.beyond, int(beyond.sum()) / len(beyond))
+            self.beyond = max(self.beyond, int(beyond.sum()) / len(x))
 
     def text(self, beta: float) -> str | None:
         """The warning, if any; shares in steps of 10 %, so that a training run does not flood."""
@@ -162,9 +174,9 @@ class LiftedObjective(Objective):
         self.solver = checked_solver(solver)
         self._alerts = _Alerts()
 
-    #: What the energies whose difference counts differ by.
     @property
     def strength(self) -> float:
+        """The size of what two energies differ by."""
         return self.beta
 
     def precision(self, dtype):
@@ -190,12 +202,9 @@ class LiftedObjective(Objective):
     def _minima(self, net: LiftedNetwork, x: Tensor, energy: Energy,
                 factors: tuple[float, ...], rows: Tensor | None = None) -> Tensor:
         no_transforms()
-        point, self.report = minimise(net, x.detach(), energy, self._solver(), rows)
+        point, self.report = minimise(net, x.detach(), energy, self.solver, rows)
         self._alerts.add(net, point.z[0], energy, self.report)
         return envelope.value(net, x, point, factors)
-
-    def _solver(self) -> Solver | None:
-        return self.solver
 
     def __call__(self, net: LiftedNetwork, x: Tensor, y: Tensor,
                  reduction: str = "mean") -> Tensor:

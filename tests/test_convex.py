@@ -2,9 +2,10 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import FUNCTIONS
 
@@ -149,3 +150,86 @@ def test_empty_box_is_refused(lower, upper):
     """If it fails, a box without points gives NaN much later."""
     with pytest.raises(ValueError, match=f"lower={lower}, upper={upper}"):
         lnn.Box(lower, upper)
+
+
+# --- tanh where it saturates ------------------------------------------------------------------------
+
+
+def divergence_of_tanh(z, a):
+    """½Σ_± (1 ± z)·log((1 ± z)/(1 ± tanh a)) in 400 digits."""
+    with mpmath.workdps(400):
+        z, a = mpmath.mpf(z), mpmath.mpf(a)
+        f = mpmath.tanh(a)
+        return sum((1 + s * z) * mpmath.log((1 + s * z) / (1 + s * f)) for s in (1, -1)
+                   if 1 + s * z) / 2, z - f
+
+
+@st.composite
+def saturated(draw, dtype):
+    """(z, a) as they occur: anywhere, at an end, close to f(a), or close to an end."""
+    a = torch.tensor(draw(st.floats(-100, 100) | st.floats(-1e-6, 1e-6)), dtype=dtype)
+    relative = st.floats(1e-16, 1).map(lambda share: draw(st.sampled_from([-1, 1])) * share)
+    z = draw(st.one_of(st.floats(-1, 1), st.sampled_from([-1.0, 1.0]),
+                       relative.map(lambda d: float(a.double().tanh()) * (1 + d)),
+                       relative.map(lambda d: math.copysign(1 - abs(d), d))))
+    return torch.tensor(z, dtype=dtype).clamp(-1, 1), a
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@settings(max_examples=300)
+@given(data=st.data())
+def test_divergence_of_saturated_units(dtype, data):
+    """If it fails, a saturated unit's energy is NaN or infinite, and the objective that of plain ℓ.
+
+    The error may be what rounding z and f(a) changes D by: eps·(D + |z − f(a)|).
+    """
+    z, a = data.draw(saturated(dtype))
+    exact, distance = divergence_of_tanh(z.item(), a.item())
+    eps, tiny = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+    found = lnn.Tanh().divergence(z, a).item()
+    assert abs(found - exact) <= 16 * eps * (exact + abs(distance)) + 2 * tiny
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@settings(max_examples=100)
+@given(data=st.data())
+def test_slopes_of_saturated_units(dtype, data):
+    """If it fails, gradients of saturated units are NaN. ∂D/∂z = artanh z − a, ∂D/∂a = tanh a − z.
+
+    At z = ±1, which f(a) may round to, the slope in z is zero there and infinite elsewhere.
+    """
+    z, a = (v.requires_grad_() for v in data.draw(saturated(dtype)))
+    in_z, in_a = torch.autograd.grad(lnn.Tanh().divergence(z, a), (z, a))
+    _, distance = divergence_of_tanh(z.item(), a.item())
+    eps = torch.finfo(dtype).eps
+    assert in_a.item() == pytest.approx(float(-distance), abs=2 * eps)
+    if abs(z.item()) == 1:
+        assert in_z.item() == (0 if a.tanh() == z else math.copysign(math.inf, z.item()))
+    else:
+        expected = float(mpmath.atanh(mpmath.mpf(z.item())) - mpmath.mpf(a.item()))
+        assert in_z.item() == pytest.approx(expected, abs=64 * eps * (1 + abs(a.item())))
+
+
+@settings(max_examples=100)
+@given(a=st.floats(-40, 40))
+def test_derivative_of_saturated_units(a):
+    """1/cosh²: if it fails, least squares takes a saturated unit for one with no slope."""
+    found = lnn.Tanh().derivative(torch.tensor(a, dtype=torch.float64)).item()
+    assert found == pytest.approx(float(mpmath.sech(a) ** 2), rel=1e-14)
+
+
+def test_curvature_of_the_divergence_of_tanh():
+    """Second derivatives 1/(1 − z²) and 1 − tanh² a: Hessians of U are taken from autograd."""
+    z, a = interior(lnn.Tanh(), 9), preactivations(9)
+    H = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(lnn.Tanh().divergence, (0, 1)), (0, 1)))
+    (zz, za), (az, aa) = H(z, a)
+    torch.testing.assert_close(zz, 1 / (1 - z.square()))
+    torch.testing.assert_close(aa, 1 - a.tanh().square())
+    assert (za == -1).all() and (az == -1).all()
+
+
+def test_box_is_the_unit_interval_by_default():
+    """If it fails, Box() is not the hard sigmoid that the documentation names."""
+    a = torch.tensor([-0.5, 0.25, 1.5])
+    assert lnn.Box().activation(a).tolist() == [0.0, 0.25, 1.0]
+    assert (lnn.Box().lower, lnn.Box().upper) == (0.0, 1.0)
