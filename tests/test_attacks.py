@@ -88,6 +88,18 @@ def test_the_network_is_left_alone():
     assert net.training and all(p.grad is None and p.requires_grad for p in net.parameters())
 
 
+def test_the_settings_of_published_records():
+    """Broken if an attack's settings change: published lengths were found with these."""
+    found = {name: {key: value for key, value in vars(attack).items() if key in (
+        "steps", "gamma", "stepsize", "binary_search_steps", "initial_const", "overshoot")}
+        for name, attack in attacks.ATTACKS.items()}
+    assert found == {
+        "deepfool": {"steps": 50, "overshoot": 0.02},
+        "fast_minimum_norm": {"steps": 100, "gamma": 0.2, "binary_search_steps": 10},
+        "carlini_wagner": {"binary_search_steps": 4, "steps": 300, "stepsize": 0.01,
+                           "initial_const": 1.0}}
+
+
 def test_all_attacks_have_a_row():
     """Broken if one of the attacks does not run with the libraries installed."""
     net, x = linear()

@@ -223,3 +223,16 @@ def test_the_names_in_a_checkpoint():
     """If it fails, checkpoints of earlier versions do not load."""
     assert set(lrrn.LRRN([4, 3, 2]).state_dict()) == {
         f"{kind}.{k}" for kind in ("weights", "biases", "reconstruction_biases") for k in range(2)}
+
+
+@pytest.mark.parametrize("thing, text", [
+    (lrrn.LRRN([3, 2]), "LRRN(\n  sizes=[3, 2], functions=[Identity()], beta=[0.0]\n"),
+    (lrrn.LRRN([3, 2], gamma=0.5, beta=1), "functions=[Identity()], beta=[1.0], gamma=0.5\n"),
+    (lrrn.RRLayer(4, 3, 0.5), "RRLayer(4, 3, beta=0.5)"),
+    (lrrn.Contrastive(), "Contrastive()"),
+    (lrrn.Report(3, torch.tensor([2.0, 0.1]), torch.tensor([False, True])),
+     "3 passes, energies within 2.0e+00 of the minimum, 1 of 2 samples converged"),
+])
+def test_what_is_printed(thing, text):
+    """If it fails, a printed network hides a setting, or a report a sample."""
+    assert text in (str(thing) if isinstance(thing, lrrn.Report) else repr(thing))

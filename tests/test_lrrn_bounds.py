@@ -120,6 +120,25 @@ def test_curvature_from_above_is_used():
     assert bounds.refined_constants(net) == pytest.approx(expected)
 
 
+def test_curvature_comes_from_all_layers_above():
+    """Three scalar layers: what two layers leave of z_1² is a Schur complement of their energy's
+    Hessian, by NumPy. If it fails, only the next layer's curvature is counted."""
+    w, beta, gamma = [1.2, 0.6, 0.9], [0.8, 0.5, 1.7], 0.7
+    net = with_weights(*(torch.tensor([[value]]) for value in w), beta=beta, gamma=gamma)
+    P = [0.0]
+    for layers in (1, 2):  # above z_{3 − layers}: rows of the residuals' matrix, γ^k ahead
+        above = range(3 - layers, 3)
+        rows = [row for i, k in enumerate(above) for row in (
+            gamma ** ((i + 1) / 2) * np.eye(layers + 1)[i + 1] - gamma ** ((i + 1) / 2) * w[k]
+            * np.eye(layers + 1)[i],
+            (beta[k] * gamma ** (i + 1)) ** 0.5 * (w[k] * np.eye(layers + 1)[i + 1]
+                                                   - np.eye(layers + 1)[i]))]
+        P.append(1 / np.linalg.inv(np.array(rows).T @ np.array(rows))[0, 0])
+    sigma = np.linspace(0, 1, 100_001)
+    expected = [bounds.gain(sigma * w[k], beta[k], P[2 - k]).max() for k in range(3)]
+    assert bounds.refined_constants(net) == pytest.approx(expected)
+
+
 @given(seed=seeds)
 def test_jacobian_is_the_slope_of_the_output(seed):
     """Central differences; if it fails, the lower bound for Lipschitz is none."""

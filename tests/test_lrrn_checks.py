@@ -211,6 +211,13 @@ def test_programs_without_one_solution(solver, part, value, message):
         solver(program(**free))
 
 
+def test_the_extreme_eigenvalues_are_named():
+    """If it fails, the message on an H that is not positive definite names other ones."""
+    H = torch.diag(torch.tensor([2.0, -3.0, 5.0]))
+    with pytest.raises(ValueError, match="smallest eigenvalue is -3, its largest 5"):
+        lrrn.SpectralDescent()(lrrn.BoxQP(H, torch.ones(1, 3), torch.zeros(3), torch.ones(3)))
+
+
 def test_free_units_are_looked_at_too():
     """If it fails, a unit without bounds, which is eliminated, hides that H is indefinite."""
     with pytest.raises(ValueError, match="its smallest eigenvalue is -1, its largest 3"):

@@ -188,6 +188,19 @@ def test_the_gaussian_has_the_moments_of_the_pixels():
     assert abs(np.corrcoef(drawn[:, :2].T.numpy())[0, 1]) < 0.02
 
 
+def test_equal_validation_keeps_the_first_network(monkeypatch):
+    """Broken if the network that is described is not the one whose epoch is named."""
+    monkeypatch.setattr(experiments, "accuracy", lambda net, split: 0.5)
+    kept, load = [], lrrn.LRRN.load_state_dict
+    monkeypatch.setattr(lrrn.LRRN, "load_state_dict",
+                        lambda net, state: kept.append(state) or load(net, state))
+    run = replace(SMALL, epochs=2)
+    found, first = run.execute(), replace(run, epochs=1)
+    first.execute()
+    assert found["result"]["best_epoch"] == 1
+    assert all(torch.equal(a, b) for a, b in zip(kept[0].values(), kept[1].values()))
+
+
 # --- configurations ------------------------------------------------------------------------------------
 
 
@@ -210,6 +223,36 @@ def test_bad_settings_are_named(make, complaint):
         make()
 
 
+def test_the_settings_of_published_records():
+    """Broken if a default changes: records that are published no longer belong to it."""
+    shared = {"dataset": "mnist", "seed": 0, "batch": 100, "epochs": 15, "learning_rate": 1e-3,
+              "init": "normal"}
+    assert Classification().config == shared | {"hidden": [64, 64], "decay": 5e-3, "attacked": 200}
+    assert Reconstruction().config == shared | {"activation": "relu", "hidden": [32, 32]}
+    assert experiments.LOOKED_AT == 500 and experiments.RADII[::10] == (0, 1, 2)
+    assert (experiments._CLOSE.tolerance, experiments._CLOSE.max_passes) == (1e-5, 100)
+    assert experiments._EXACT.tolerance == 1e-8 and lrrn.LRRN.solver.tolerance == 1e-4
+
+
+def test_costs_are_in_images():
+    """Broken if the time that a sweep says is left does not count what a run looks at."""
+    run = Classification("digits", samples=50, epochs=3, attacked=None)
+    assert run.cost == 150
+    assert replace(run, pretraining=6).cost == 250 and replace(run, attacked=2).cost == 750
+    assert [replace(run, dataset=name, samples=None, epochs=1).cost
+            for name in ("mnist", "kmnist", "digits")] == [5e4, 6e3, 1e3]
+
+
+def test_preparing_loads_what_runs_read(monkeypatch):
+    """Broken if a worker without a network has to download in the middle of a run."""
+    asked = []
+    monkeypatch.setattr(experiments, "_dataset", asked.append)
+    Classification("kmnist").prepare()
+    Reconstruction("mnist").prepare()
+    Reconstruction("digits").prepare()
+    assert asked == ["kmnist", *experiments.DATASETS, "digits"]
+
+
 def test_the_lists_hold_distinct_runs_of_the_papers_sizes():
     """Broken if two runs of a page share a record, or a list leaves the paper's sizes."""
     lists = [experiments.figure1(), experiments.table1(), experiments.figure2(),
@@ -219,3 +262,11 @@ def test_the_lists_hold_distinct_runs_of_the_papers_sizes():
     assert all(run.hidden == (32, 32) for runs in lists[:2] for run in runs)
     assert all(run.hidden == (64, 64) for runs in lists[2:5] for run in runs)
     assert [run.epochs for run in experiments.figure3()] == [100, 100]
+    assert [run.hidden for run in experiments.figure3()] == [(256, 256)] * 2
+    epochs = {"mnist": 15, "kmnist": 120, "fashion-mnist": 15}
+    for runs in lists[1:5]:
+        assert all(run.epochs == epochs[run.dataset] for run in runs)
+    assert [run.pretraining for run in experiments.pretrained()] == [5] * 6
+    assert [run.decay for run in experiments.decays()] == [1e-3, 2e-3, 1e-2, 2e-2]
+    assert all(run.attacked is None for runs in lists[3:5] for run in runs)
+    assert [len(runs) for runs in lists] == [9, 9, 9, 6, 4, 2]

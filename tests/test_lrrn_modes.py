@@ -57,6 +57,25 @@ def test_the_papers_table_is_complete():
     assert set(paper.FIGURE_2) == rows
 
 
+def test_the_papers_numbers_add_up():
+    """Broken if a number was changed in typing: sums by row, added from the paper by hand."""
+    for row, means, deviations in (("mnist", 145.5, 30.0), ("kmnist", 270.8, 73.1),
+                                   ("fashion-mnist", 177.2, 63.9)):
+        cells = [value for (name, _), value in paper.TABLE_1.items() if name == row]
+        assert math.isclose(sum(mean for mean, _ in cells), means)
+        assert math.isclose(sum(sd for _, sd in cells), deviations)
+    sums = [sum(column) for column in zip(*paper.FIGURE_2.values(), *paper.FIGURE_3.values())]
+    assert np.allclose(sums, [367.27, 4.9681, 1.86])
+
+
+def test_preparing_loads_what_the_run_reads(monkeypatch):
+    """Broken if a worker without a network has to download in the middle of a run."""
+    asked = []
+    monkeypatch.setattr(data, "load", lambda *args, **options: asked.append((args, options)))
+    PrincipalModes("kmnist").prepare()
+    assert asked == [(("kmnist",), {"partial": True})]
+
+
 def test_each_reading_is_told_from_the_others():
     """Broken if two readings predict the same energies, or the factor ignores a direction."""
     tables = paper.readings()
@@ -74,4 +93,4 @@ def test_bad_count():
     """Broken if a run without modes, which measures nothing, is accepted."""
     with pytest.raises(ValueError, match="count=0 must be an integer of at least 1"):
         PrincipalModes(count=0)
-    assert modes.PrincipalModes("digits").count == 32
+    assert modes.PrincipalModes().config == {"dataset": "mnist", "count": 32}

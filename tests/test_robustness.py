@@ -183,6 +183,18 @@ def test_bad_settings_are_named(make, complaint):
         make()
 
 
+def test_the_settings_of_published_records():
+    """Broken if a default changes: records that are published no longer belong to it."""
+    assert Robustness().config == {
+        "dataset": "mnist", "seed": 0, "method": "arovr", "beta": 0.25, "samples": 50_000,
+        "hidden": [64, 64], "epochs": 15, "batch": 100, "learning_rate": 1e-3, "init": "uniform",
+        "attacked": 200}
+    assert Robustness(samples=50, epochs=3, attacked=2).cost == 750
+    assert Robustness(samples=50, epochs=3, attacked=None).cost == 150
+    assert robustness.TRAINED == (("backprop", None), ("rovr", 0.25), ("arovr", 0.25),
+                                  ("arovr", 0.5), ("arovr_ab", 0.25))
+
+
 def test_a_network_of_another_kind_is_named():
     """Broken if a float in a network's place ends in an AttributeError."""
     with pytest.raises(TypeError, match=r"net is a float \(0.5\); expected a LiftedNetwork"):

@@ -148,3 +148,46 @@ def test_pretrained_runs_have_rows_of_their_own():
         "mnist", {"backprop": "bp", "arovr": "AROVR"}).splitlines()[2:]
     assert [row.split(" | ")[0].strip("| ") for row in rows] == ["bp", "AROVR", "AROVR, pretrained"]
     assert "+2.00" in rows[2] and "95.67 ± 0.14" in plain(rows[2])
+
+
+def test_a_whole_table_by_hand():
+    """Each cell of two rows: values 96, 96.2 against 95, 95.4, and the paper's. If it fails, a
+    column is not what its head says."""
+    t = stats.t.ppf(0.975, 1)
+    records = [record("backprop", 0, 0.95), record("backprop", 1, 0.954),
+               record("arovr", 0, 0.96), record("arovr", 1, 0.962)]
+    rows = [[cell.strip() for cell in plain(line).strip("|").split("|")] for line in
+            tables.table_1(records, "mnist", {"backprop": "bp", "arovr": "AROVR"}).splitlines()]
+    assert rows[1] == ["---"] * 9 and len(rows) == 4
+    assert dict(zip(rows[0], rows[2])) == {
+        "method": "bp", "paper": "95.60 ± 0.13", "ours: mean ± sd (n)": "95.20 ± 0.28 (2)",
+        "95 % interval": f"{95.2 - 0.2 * t:.2f} … {95.2 + 0.2 * t:.2f}", "paper inside?": "yes",
+        "ours − paper (p)": rows[2][5], "minus back-prop., paired": "–", "p": "–",
+        "prob. of improvement": "–"}
+    p = stats.ttest_rel([96, 96.2], [95, 95.4]).pvalue
+    assert dict(zip(rows[0], rows[3])) == {
+        "method": "AROVR", "paper": "96.04 ± 0.15", "ours: mean ± sd (n)": "96.10 ± 0.14 (2)",
+        "95 % interval": f"{96.1 - 0.1 * t:.2f} … {96.1 + 0.1 * t:.2f}", "paper inside?": "yes",
+        "ours − paper (p)": rows[3][5],
+        "minus back-prop., paired": f"+0.90 ({0.9 - 0.1 * t:+.2f} … {0.9 + 0.1 * t:+.2f})",
+        "p": f"{p:.3f}", "prob. of improvement": "100 %"}
+    assert rows[3][5].startswith("+0.06 (0.") and rows[2][5].startswith("-0.40 (0.")
+
+
+def test_what_the_table_leaves_open():
+    """If it fails, a figure the paper lacks, a mean outside, or a tiny p is shown as another."""
+    ours = tables.Summary((90.0, 90.1, 90.2))
+    assert tables._beside(ours, None)[0::3] == ["–", "–"] and tables._beside(ours, None)[4] == "–"
+    assert tables._beside(ours, (95.6, 0.13))[3] == "no"
+    assert tables._beside(ours, (90.1, 0.13))[3] == "yes"
+    assert [plain(tables._p_value(p)) for p in (float("nan"), 0.00099, 0.001, 0.25)] == [
+        "–", "< 0.001", "0.001", "0.250"]
+
+
+def test_the_papers_table_adds_up():
+    """If it fails, a number was changed in typing: sums added from the paper by hand."""
+    for dataset, mean, spread in (("mnist", 672.43, 0.81), ("fashion-mnist", 599.89, 1.49)):
+        cells = [value for (name, *_), value in tables.PAPER_TABLE_1.items() if name == dataset]
+        assert len(cells) == 7 and sum(m for m, _ in cells) == pytest.approx(mean)
+        assert sum(sd for _, sd in cells) == pytest.approx(spread)
+    assert tables.PAPER_SEEDS == 3

@@ -225,7 +225,7 @@ def _attacked_margins(toy: Toy, margin: Loss, budget: Tensor, attacks: int = 500
     """Margins of the oracle's own attacks of growing strength and of random ones, within U ≤ δ."""
     best = margin(toy.net(toy.x)).item() / (2 * toy.kappa)
     found = [minimum(toy, toy.potential, strength * best * margin)[1]
-             for strength in (0.5, 0.9, 1.0, 1.1, 1.5)]
+             for strength in (0.9, 1.0, 1.1, 1.5)]
     rng, z = toy.random(), [toy.x.expand(attacks, -1)]
     size = torch.as_tensor(rng.uniform(0, 1.5, (attacks, 1))) * budget.sqrt()
     for k in range(1, toy.net.depth + 1):
