@@ -180,7 +180,7 @@ def test_what_the_table_leaves_open():
     assert tables._beside(ours, None)[0::3] == ["–", "–"] and tables._beside(ours, None)[4] == "–"
     assert tables._beside(ours, (95.6, 0.13))[3] == "no"
     assert tables._beside(ours, (90.1, 0.13))[3] == "yes"
-    assert [plain(tables._p_value(p)) for p in (float("nan"), 0.00099, 0.001, 0.25)] == [
+    assert [plain(tables.p_value(p)) for p in (float("nan"), 0.00099, 0.001, 0.25)] == [
         "–", "< 0.001", "0.001", "0.250"]
 
 
@@ -191,3 +191,10 @@ def test_the_papers_table_adds_up():
         assert len(cells) == 7 and sum(m for m, _ in cells) == pytest.approx(mean)
         assert sum(sd for _, sd in cells) == pytest.approx(spread)
     assert tables.PAPER_SEEDS == 3
+
+
+@pytest.mark.parametrize("cells", [({}, {}), ({0: 1.0}, {}), ({0: 1.0}, {1: 1.0})], ids=str)
+def test_cells_without_common_seeds_are_refused(cells):
+    """If it fails, nothing is compared with nothing, or unequal samples as if they were paired."""
+    with pytest.raises(ValueError, match="cannot be paired"):
+        tables.compare(*cells)
