@@ -4,7 +4,7 @@ Sizes, data and the optimizer's settings are those of
 :class:`~lnn_core.lrrn.experiments.Classification`, the record of a network that is robust by
 construction; so are the names of what is measured, so that a page can put both in one table.
 Initial weights are U(−1/√fan-in, 1/√fan-in), as in the book's other runs of these methods: with
-the N(0, 1/fan-in) of an LRRN, AROVR starts beyond its border of stability at β = ½.
+the N(0, 1/fan-in) of an LRRN, AROVR starts beyond its near border of stability at β = ½.
 """
 
 from __future__ import annotations

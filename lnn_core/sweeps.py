@@ -1,4 +1,8 @@
-"""The paper's procedure: passes of eq. (17) from the output layer down, a fixed number of them."""
+"""The paper's procedure as we read it: a fixed number of passes of eq. (17) from the output down.
+
+Zach (2025), section 5, says "block coordinate descent" and "20 backward passes", and prints no
+update; (17) is its one formula for a layer.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,7 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
 
 @dataclass(frozen=True)
 class PaperSweeps:
-    """The procedure of Zach (2025), section 5, literally: ``passes`` full steps of (17)."""
+    """The procedure of Zach (2025), section 5, as we read it: ``passes`` full steps of (17)."""
 
     passes: int = 20
     tolerance: float = 1e-3
