@@ -20,7 +20,8 @@ import pytest
 from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-SUPPORT = ("conftest.py", "controls.py", "lrrn_reference.py", "reference.py", "strategies.py")
+SUPPORT = ("colours.py", "conftest.py", "controls.py", "drawing.py", "javascript.py",
+           "lrrn_reference.py", "page_stub.js", "reference.py", "strategies.py", "test_drawing.py")
 
 
 class Mutant(NamedTuple):
@@ -264,6 +265,30 @@ MUTANTS = [Mutant(*row) for row in [
      "test_propositions.py::test_statement_holds[far_border]"),
     ("violations", "propositions/registry.py", "sum(value < 0 for", "sum(value < -1 for",
      "test_statements_can_fail.py::test_a_claim_over_its_limit_counts_as_a_violation"),
+    ("price mark", "widgets/one_unit.js",
+     "plot.mark([p.z, s.leastSquares.price], { colour: RED, radius: 6 });", "",
+     "test_drawing.py::test_one_unit"),
+    ("upside down", "widgets/landscape.js", "lift: -15 * up", "lift: 15 * up",
+     "test_drawing.py::test_landscape"),
+    ("on the border", "widgets/landscape.js", "-1e-12 || x > y)", "-1e-12 || x < y)",
+     "test_explorable_words.py::test_landscape"),
+    ("layers", "widgets/anisotropy.js", "plot.arrow([z1, z2], corner,", "plot.arrow(corner, [z1, z2],",
+     "test_drawing.py::test_anisotropy"),
+    ("dots", "widgets/sandwich.js", "plot.graph(beta => bound(p, -1, beta), { ...DOTS, points: 100 });",
+     "", "test_drawing.py::test_sandwich"),
+    ("far border", "widgets/sandwich.js", "1 / Math.max(far(p, 1)", "1 / Math.min(far(p, 1)",
+     "test_drawing.py::test_sandwich"),
+    ("repelled", "widgets/targets.js", "q < 0 ? [right(p), wrong(p)]", "q > 0 ? [right(p), wrong(p)]",
+     "test_drawing.py::test_targets"),
+    ("no feedback", "widgets/gains.js", 'curve("layers"), { colour: BLUE,', 'curve("layers"), { colour: DOTS.colour,',
+     "test_drawing.py::test_gains"),
+    ("halo", "widgets/plot.js", "      pen.strokeText(words, ...at);\n", "",
+     "test_drawing.py::test_one_unit"),
+    ("faint words", "widgets/plot.js", ">= 4.5) || ink", ">= 3) || ink", "test_drawing.py::test_sandwich"),
+    ("every change", "widgets/runtime.js", "pending ||= requestAnimationFrame(redraw)", "redraw()",
+     "test_explorable_runtime.py::test_a_redraw_computes_and_draws_once"),
+    ("far mark", "widgets/runtime.js", "share(at)} * (100% - 16px)", "share(at)} * (100% + 16px)",
+     "test_explorable_words.py::test_landscape"),
 ]]
 # fmt: on
 
