@@ -1,10 +1,14 @@
 """LRRN energies and inference, against loops over eq. (1) and SciPy's exact active-set solver."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from lrrn_reference import EXACT, PAPER, by_hand, flat, instance, network, reference
+from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 import lnn_core as lnn
 from lnn_core import lrrn
@@ -236,3 +240,38 @@ def test_the_names_in_a_checkpoint():
 def test_what_is_printed(thing, text):
     """If it fails, a printed network hides a setting, or a report a sample."""
     assert text in (str(thing) if isinstance(thing, lrrn.Report) else repr(thing))
+
+
+# --------------------------------------------------------------------------- torch's tools
+
+
+@pytest.mark.parametrize("tool", ["prune", "parametrize", "weight_norm"])
+def test_tools_on_a_weight_are_seen_everywhere(tool):
+    """If it fails, predictions, losses and bounds are those of a stale or another matrix: against
+    a network that has the resulting weights as its own, after a step of training."""
+    net = network([4, 4, 4, 4], lnn.ReLU())
+    if tool == "prune":
+        prune.l1_unstructured(net.weights, "1", 0.5)
+    elif tool == "parametrize":
+        parametrizations.orthogonal(net.weights, "1")
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            nn.utils.weight_norm(net.weights, "1")
+    x = toys.normal(torch.Generator().manual_seed(0), 3, 4)
+    torch.optim.SGD(net.parameters(), 0.1).step(
+        lambda: lrrn.Contrastive(EXACT)(net, x, x.abs()).backward())
+    twin = network([4, 4, 4, 4], lnn.ReLU())
+    with torch.no_grad():
+        for mine, values in zip(("weights", "biases", "reconstruction_biases"),
+                                zip(*net.layers())):
+            for parameter, value in zip(getattr(twin, mine), values):
+                parameter.copy_(value)
+    if tool == "prune":
+        assert (twin.weights[1] == 0).sum() == 8
+    assert not torch.equal(twin.weights[1], network([4, 4, 4, 4], lnn.ReLU()).weights[1])
+    torch.testing.assert_close(net(x), twin(x))
+    for loss in (lrrn.Unsupervised(EXACT), lrrn.Contrastive(EXACT)):
+        torch.testing.assert_close(loss(net, x, x), loss(twin, x, x))
+    assert lrrn.layer_constants(net) == pytest.approx(lrrn.layer_constants(twin))
+    assert lrrn.refined_constants(net) == pytest.approx(lrrn.refined_constants(twin))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..checks import check_input, finite, not_negative, positive
 from ..convex import Box, ConvexFunction
 from ..kinds import expect, expect_sequence
-from ..network import Activations, checked_functions, checked_sizes, draw_weight
+from ..network import Activations, Parameters, checked_functions, checked_sizes, draw_weight
 from .boxqp import BoxQP, Solver, SpectralDescent
 from .implicit import minimiser
 
@@ -81,10 +81,10 @@ class LRRN(nn.Module):
         self.gamma = positive("gamma", gamma)
         factory = {"dtype": dtype, "device": device}
         pairs = list(zip(self.sizes[1:], self.sizes[:-1]))
-        self.weights = nn.ParameterList(torch.empty(*pair, **factory) for pair in pairs)
+        self.weights = Parameters(torch.empty(*pair, **factory) for pair in pairs)
         self.biases, self.reconstruction_biases = (
-            nn.ParameterList(nn.Parameter(torch.zeros(pair[side], **factory), requires_grad=bias)
-                             for pair in pairs) for side in (0, 1))
+            Parameters(nn.Parameter(torch.zeros(pair[side], **factory), requires_grad=bias)
+                       for pair in pairs) for side in (0, 1))
         self.reset_parameters(init, generator)
 
     @torch.no_grad()
@@ -97,6 +97,10 @@ class LRRN(nn.Module):
     def function(self, k: int) -> ConvexFunction:
         """The function whose domain is the set C_k of layer k = 1, …, L."""
         return self.functions[k - 1]
+
+    def layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """W, b and c of each layer, as pruning or a parametrization makes them."""
+        return list(zip(self.weights(), self.biases(), self.reconstruction_biases()))
 
     @property
     def lower(self) -> Tensor:
@@ -137,8 +141,7 @@ class LRRN(nn.Module):
         """
         self.check_activations("z", z)
         return [(z[k] - nn.functional.linear(z[k - 1], W, b), z[k] @ W - z[k - 1] - c)
-                for k, (W, b, c) in enumerate(
-                    zip(self.weights, self.biases, self.reconstruction_biases), 1)]
+                for k, (W, b, c) in enumerate(self.layers(), 1)]
 
     def energy(self, z: Activations) -> Tensor:
         """E(z; x) of eqs. (1) and (17), shape (batch,), for z = [x, z_1, …, z_L]."""
@@ -162,8 +165,7 @@ class LRRN(nn.Module):
         check_input(self, x)
         self.check_parameters()
         diagonal, below, linear = [], [], []
-        for k, (W, b, c, beta) in enumerate(
-                zip(self.weights, self.biases, self.reconstruction_biases, self.beta)):
+        for k, ((W, b, c), beta) in enumerate(zip(self.layers(), self.beta)):
             scale, out, into = self.gamma**k, _eye(W, 0), _eye(W, 1)
             diagonal.append(scale * (out + beta * W @ W.T))
             linear.append(scale * (b + beta * W @ c))
