@@ -3,7 +3,7 @@
 SHELL         := bash
 .SHELLFLAGS   := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book test reproduce bench notebooks clean environment .venv
+.PHONY: help book test test-portable reproduce bench notebooks clean environment .venv
 
 PYTHON ?= python3
 BIN    := .venv/bin
@@ -27,6 +27,7 @@ endif
 help:
 	@echo "make book        build the pages, with a quick run of the experiments on this machine"
 	@echo "make test        run every test: the library, the notebooks, the pages in a browser"
+	@echo "make test-portable  for maintainers: what hangs on the last digits, as on a processor without vector instructions"
 	@echo "make reproduce   compute the papers' experiments again, into $(AFRESH) (hours; can be stopped and resumed)"
 	@echo "make bench       measure what training costs, into book/records/cost (a quarter of an hour; wants a quiet machine)"
 	@echo "make notebooks   for maintainers: run all committed notebooks again, in place"
@@ -65,6 +66,12 @@ book: environment
 test: environment
 	@echo "==> Testing the library, the notebooks and the pages"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Other sums, other last digits: what torch and MKL compute on a processor that has no vector instructions.
+test-portable: environment
+	@echo "==> Testing the notebooks and the records as on a processor without vector instructions"
+	@ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+		tests/test_drift.py tests/test_notebooks.py book
 
 # Into a folder of its own: what is there is not run again, so that it can be stopped, and the published records stay.
 reproduce: environment

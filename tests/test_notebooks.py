@@ -4,6 +4,7 @@ nbval treats every notebook as a test of its own: it runs it again and compares 
 is checked here is what nbval does not look at.
 """
 
+import ast
 import re
 
 import nbformat
@@ -11,6 +12,7 @@ import pytest
 from execute import BOOK, QUICK, WIDGET_VIEW, committed_notebooks, execute, strip
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbval.plugin import get_sanitize_patterns
 
 NOTEBOOKS = committed_notebooks()
 MAKEFILE = (BOOK.parent / "Makefile").read_text(encoding="utf-8")
@@ -86,6 +88,53 @@ def test_every_figure_has_an_alternative_text(path):
         if any(kind.startswith("image/") for kind in kinds):
             text = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
             assert text.strip(), cell.source
+
+
+def asserts(source) -> bool:
+    """Whether some statement of the cell is an assertion."""
+    return any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
+
+
+@each_notebook
+def test_what_is_not_compared_is_asserted(path):
+    """If it fails, a number that differs between processors may say anything, and nobody is told.
+
+    Cells whose output the page does not show (sliders for a kernel) have nothing to assert.
+    """
+    for cell in code_cells(path):
+        tags = cell.metadata.get("tags", [])
+        if "nbval-ignore-output" in tags and "remove-output" not in tags:
+            assert asserts(cell.source), cell.source
+            assert re.search(r"^# Not compared: \S", cell.source, re.MULTILINE), cell.source
+
+
+@each_notebook
+def test_only_printed_numbers_are_not_compared(path):
+    """If it fails, more is exempt from comparison than what differs: a cell that does not run, that
+    prints no number, or whose table or widget should be in a cell of its own."""
+    for cell in code_cells(path):
+        tags = cell.metadata.get("tags", [])
+        assert not {"nbval-skip", "nbval-raises-exception"} & set(tags), cell.source
+        assert "NBVAL_" not in cell.source.upper().replace("-", "_")
+        if "nbval-ignore-output" in tags and "remove-output" not in tags:
+            assert {output.output_type for output in cell.outputs} == {"stream"}, cell.source
+            assert re.search(r"\d", text_of(cell.outputs[0])), cell.source
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [
+    ("circle r=1", "circle r=2", True), ("1.120 and 0.320.", "1.120 and 0.330.", False)])
+def test_still_pictures_are_compared_by_their_words(one, other, same):
+    """If it fails, the last digit of a curve's point fails a page, or a wrong number passes."""
+    patterns = get_sanitize_patterns((BOOK.parent / "tests" / "nbval_sanitize.cfg").read_text())
+
+    def sanitized(change):
+        html = ('<div><svg role="img" aria-label="They are 1.120 and 0.320."> <path/> <circle r=1/>'
+                "</svg></div>").replace(one, change)
+        for pattern, replacement in patterns:
+            html = re.sub(pattern, replacement, html)
+        return html
+
+    assert (sanitized(one) == sanitized(other)) == same
 
 
 @pytest.mark.parametrize("path", sorted(REPRODUCTIONS), ids=name_of)

@@ -41,7 +41,7 @@ class OneUnit(Explorable):
                 0.5 * (z - self.function.activation(a)).square())
 
     def still(self) -> Figure:
-        z = torch.linspace(-2.2, 3.2, 109, dtype=torch.float64)
+        z = torch.arange(-44, 65, dtype=torch.float64) / 20  # 0, where the domain may end, exactly
         divergence, squares = self.prices(z)
         fig, ax = plt.subplots(figsize=(6.4, 3.6))
         blue, red = (style.METHODS[method].colour for method in ("rovr", "arovr"))
