@@ -16,7 +16,7 @@ from .checks import at_least, no_transforms, positive
 from .envelope import once
 from .inference import InferenceDiverged, Report, Shooting, checked_solver, infer
 from .kinds import MOST
-from .points import Solver
+from .points import Solver, without_minimum
 from .losses import Euclidean, Loss, LossFamily, loss_of
 from .network import Activations, LiftedNetwork
 from .objectives import Objective
@@ -31,7 +31,8 @@ class Certificate:
     energy : U(z; x) ≤ δ of the activations found.
     lower : ℓ(z) there, a lower bound of (7).
     upper : the least AROVR_β + δ/β over the β at which inference converged (weak duality):
-        an upper bound of (7) if inference found AROVR's global maximum there. Infinite
+        an upper bound of (7) if inference found AROVR's global maximum there. No β counts
+        at which one sample's energy was found to fall forever (``Report.infinite``). Infinite
         where AROVR may be unbounded without notice: the search reached the largest β
         allowed, or the adversary never left the forward pass (r = 0, Proposition 3.3).
     """
@@ -129,7 +130,7 @@ class ConstrainedAROVR(Objective):
             new, report = self._infer(net, x, loss, middle, rows)
             value, U, passes = loss(new[-1]), self.potential(net, new), passes + report.passes
             moved = U > torch.finfo(U.dtype).eps * self.delta
-            tried.append((middle, value, U, report.converged & ~report.infinite & moved))
+            tried.append((middle, value, U, report.converged & moved, report.unbounded))
             # Without a minimum, or with one that the solver gave up on, β was too large.
             fits = (U <= self.delta) & ~report.unbounded & (report.converged | (U > 0))
             low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
@@ -138,17 +139,22 @@ class ConstrainedAROVR(Objective):
             beta, energy = torch.where(keep, middle, beta), torch.where(keep, U, energy)
             gap = torch.where(keep, report.gap, gap)
             converged = torch.where(keep, report.converged, converged)
-        upper = self._dual(*map(torch.stack, zip(*tried)))
+        upper = self._dual(net, loss, *map(torch.stack, zip(*tried)))
         upper[high == largest] = math.inf
         return (z, Certificate(beta, energy, loss(z[-1]), upper),
                 Report(passes, gap, converged, torch.zeros_like(converged)))
 
-    def _dual(self, beta: Tensor, loss: Tensor, U: Tensor, trusted: Tensor) -> Tensor:
-        """min over β of AROVR_β + δ/β, shape (batch,), from arguments of shape (steps, batch).
+    def _dual(self, net: LiftedNetwork, loss: Loss, beta: Tensor, values: Tensor, U: Tensor,
+              trusted: Tensor, unbounded: Tensor) -> Tensor:
+        """min over β of AROVR_β + δ/β, shape (batch,), from tensors of shape (steps, batch).
 
-        AROVR_β is a maximum: all z found, at whichever β, compete for it.
+        AROVR_β is a maximum: all z found, at whichever β, compete for it. It is infinite where
+        an energy was found to fall forever, and for all β above.
         """
-        values = loss + (self.delta - U) / beta[:, None]
+        rows = torch.arange(beta.shape[1], device=beta.device).repeat(len(beta))
+        energy = Energy(self.potential, -beta.flatten()[:, None] * loss.take(rows))
+        trusted = trusted & ~without_minimum(net, energy, unbounded.flatten()).view_as(trusted)
+        values = values + (self.delta - U) / beta[:, None]
         best = values.nan_to_num(-math.inf, math.inf, -math.inf).amax(1)
         return torch.where(trusted, best, math.inf).amin(0)
 
@@ -177,7 +183,7 @@ class ConstrainedAROVR(Objective):
         return ([torch.cat(z_k) for z_k in zip(*halves)],
                 Report(max(report.passes for report in reports),
                        *(torch.cat([getattr(report, name) for report in reports])
-                         for name in ("gap", "converged", "unbounded", "infinite"))))
+                         for name in ("gap", "converged", "unbounded"))))
 
     def __repr__(self):
         return f"ConstrainedAROVR(delta={self.delta:g})"

@@ -46,9 +46,7 @@ def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | Non
     if not math.isfinite(float(point.energy.sum())):  # of the user's own solver, or input far off
         raise InferenceDiverged("activations ran away: their energy is no longer finite; "
                                 "lower beta or raise gamma")
-    if report.unbounded.any():
-        report = replace(report, infinite=without_minimum(net, energy, report.unbounded))
-    return point, report
+    return point, replace(report, infinite=without_minimum(net, energy, report.unbounded))
 
 
 @own_precision

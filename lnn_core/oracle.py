@@ -171,12 +171,10 @@ def _choices(units: Units, i: int, sample: int) -> list[tuple]:
 def _growth(units: Units) -> float:
     """The least value, over unit vectors, of an energy that is homogeneous of degree two."""
     H, _, B, _ = _faces(units, sample=0)
-    identity = np.eye(units.n)
-    along = identity - np.linalg.pinv(B, rcond=1e-12) @ B
+    along = np.eye(units.n) - np.linalg.pinv(B, rcond=1e-12) @ B
     # A minimiser over unit vectors, on a face of least dimension, is an eigenvector of the
-    # face's quadratic form. The shift keeps what leaves the face out of its eigenspaces.
-    shift = 1 + 2 * np.abs(H).sum((1, 2), keepdims=True)
-    vectors = np.linalg.eigh(along @ H @ along + shift * (identity - along))[1]
+    # face's quadratic form; projected, as eigenvectors of 0 may leave the face.
+    vectors = along @ np.linalg.eigh(along @ H @ along)[1]
     d = np.swapaxes(vectors, 1, 2).reshape(-1, units.n)
     d = units.confine(np.concatenate([d, -d]))
     d = d[np.abs(d).max(1) > 1e-9]

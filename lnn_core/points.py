@@ -95,11 +95,13 @@ def without_minimum(net: LiftedNetwork, energy: Energy, proved: Tensor) -> Tenso
     output term has no larger curvature.
     """
     known = all(isinstance(G, (Box, Tanh)) for G in net.functions)
-    if not (known and isinstance(innermost(energy.potential), (FenchelYoung, LeastSquares))):
+    if not (proved.any() and known and isinstance(innermost(energy.potential), (FenchelYoung, LeastSquares))):
         return proved
     q = energy.output.curvature
     if not isinstance(q, Tensor) or q.ndim < 2 or len(q) == 1:
         return torch.ones_like(proved)
+    if q.shape[1] == 1:
+        return q[:, 0] <= q[proved].amax()
     return (q[:, None] <= q[proved]).all(-1).any(1)
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from strategies import POTENTIALS, networks, random_inputs, random_network, seeds
 
 import lnn_core as lnn
-from lnn_core.points import Point
+from lnn_core.points import Point, Report
 from lnn_core.constrained import ConstrainedAROVR
 from lnn_core.oracle import Exhaustive
 
@@ -204,6 +204,50 @@ def test_larger_beta_in_a_poorer_optimum():
 
 
 # --- the limits of the multiplier ---------------------------------------------------------------
+
+@pytest.mark.parametrize("kind", ["unbounded", "given up"])
+def test_beta_at_which_inference_fails_is_too_large(kind):
+    """Above β = 0.2 the solver finds nothing, though what it returns costs less than δ.
+
+    On one layer z_β = a + βr/(1 − β): the search has to end at 0.2, and its passes add up.
+    """
+    net, x, y, r = one_layer()
+    passes = []
+
+    def solver(net, energy, start):
+        passes.append(3)
+        beta = -energy.output.curvature[:, 0]
+        lost = beta > 0.2
+        move = beta / (1 - beta) if kind == "unbounded" else torch.where(lost, 0, beta / (1 - beta))
+        z = [start.z[0], start.z[1] + move[:, None] * (start.z[1] - y)]
+        flagged = lost if kind == "unbounded" else torch.zeros_like(lost)
+        return Point.of(net, energy, z), Report(3, torch.zeros_like(beta), ~lost, flagged)
+
+    objective = ConstrainedAROVR(1e6, solver=solver)
+    values = objective(net, x, y, "none")
+    found = objective.certificate.beta
+    torch.testing.assert_close(found, torch.full_like(found, 0.2), rtol=1e-7, atol=0)
+    torch.testing.assert_close(values, 0.5 * (r / 0.8) ** 2, rtol=1e-6, atol=0)
+    assert objective.report.passes == sum(passes) == 3 * 32
+
+
+def test_what_is_infinite_for_one_sample_bounds_none():
+    """1-1-1, W = 1 and 3: AROVR_β is infinite from β = 0.1 on, whatever x is.
+
+    At x = −1 inference settles at β = ⅔ all the same, a local optimum whose "bound" would be
+    ½(1 + √(2·2))² = 4.5. No β below 0.1 bounds (7) by less than δ/0.1 = 20.
+    """
+    net = lnn.LiftedNetwork([1, 1, 1], dtype=torch.float64)
+    with torch.no_grad():
+        net.weight(1).fill_(1.0), net.weight(2).fill_(3.0)
+    x = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    objective = ConstrainedAROVR(2.0)
+    objective(net, x, torch.ones_like(x))
+    assert objective.certificate.beta[1].item() == pytest.approx(2 / 3, rel=1e-6)
+    assert objective.certificate.upper[1] >= 20
+    objective(net, x[1:], torch.ones_like(x[1:]))  # alone nothing is found out
+    assert objective.certificate.upper.item() == pytest.approx(4.5, rel=1e-6)
+
 
 def test_budget_beyond_the_largest_beta_is_said():
     """δ = 1e9: β stops at 0.999·γ_L, z stays feasible, part of δ is unused and nothing is certified."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import POTENTIALS, networks, random_inputs, random_network, seeds
 
 import lnn_core as lnn
-from lnn_core.generalized import ElementWise, GeneralizedAROVR, PotentialDistance
+from lnn_core.generalized import ElementWise, GeneralizedAROVR, PotentialDistance, _Joint
 from lnn_core.oracle import Exhaustive
 
 EXACT = lnn.Shooting(tolerance=1e-20, max_passes=400, every=True)
@@ -386,3 +386,22 @@ def test_reprs_name_the_distance():
     assert repr(GeneralizedAROVR(0.1, coupled)) == "GeneralizedAROVR(beta=0.1, coupled, weight=1)"
     assert "ElementWise([1.0])" in repr(GeneralizedAROVR(0.1, ElementWise([1.0])))
     assert "PotentialDistance([1.0], FenchelYoung())" in repr(GeneralizedAROVR(0.1, PotentialDistance([1.0])))
+
+
+def test_gap_is_half_the_squared_slope_over_the_energy():
+    """At any activations, not only optimal ones; where the energy is zero the gap is, too."""
+    net = random_network(3, [2, 3, 2], lnn.Identity())
+    x, y = random_inputs(3, net)
+    objective = GeneralizedAROVR(0.1, coupled)
+    joint = _Joint(objective, net, x, lnn.Euclidean(y))
+    v = joint.pack(net.activations(x)).detach()
+    v = (v + torch.linspace(-0.3, 0.4, v.numel(), dtype=torch.float64).view_as(v)).requires_grad_()
+    z = [[x, *part.split([3, 2], 1)] for part in v.split(5, 1)]
+    energy = lnn.FenchelYoung()(net, z[1]) + coupled(*z) - 0.1 * lnn.Euclidean(y)(z[0][-1])
+    slope, = torch.autograd.grad(energy.sum(), v)
+    report = joint.report(v.detach(), 7, like=x)
+    torch.testing.assert_close(report.gap, 0.5 * slope.square().sum(1) / energy.detach().abs())
+    assert report.passes == 7 and not report.converged.any()
+    fitted = _Joint(objective, net, x, lnn.Euclidean(net(x).detach()))
+    report = fitted.report(fitted.pack(net.activations(x)).detach(), 1, like=x)
+    assert (report.gap < 1e-8).all() and report.converged.all()

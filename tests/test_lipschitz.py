@@ -82,6 +82,17 @@ def test_climbing_finds_more_than_the_samples_show():
     assert [lipschitz.lower(net, x, steps) for steps in (0, 1)] == pytest.approx([1.0, 4.0])
 
 
+@pytest.mark.parametrize("length", [1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0])
+def test_climbing_tries_these_lengths(length):
+    """w·v·tanh′ is largest at 0, which a step of one of the lengths reaches exactly."""
+    net = lnn.LiftedNetwork([1, 1, 1], lnn.Tanh(), bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        net.weight(1).fill_(0.5), net.weight(2).fill_(3.0)
+    x = torch.tensor([[4.0], [-4.0 * length]], dtype=torch.float64)
+    assert lipschitz.lower(net, x, 1) == pytest.approx(1.5, rel=1e-12)
+    assert lipschitz.lower(net, x, 0) < 1.5 * (1 - 1e-6)
+
+
 def test_climbing_loses_nothing_and_repeats_itself():
     """Broken if the samples' maximum is left behind, or random numbers are drawn."""
     net = random_network(0, (8, 24, 24, 4))

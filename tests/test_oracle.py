@@ -307,3 +307,26 @@ def test_an_energy_that_differs_from_its_formula_is_reported():
 
     with pytest.raises(RuntimeError, match="two ways to compute E disagree"):
         oracle.minimum(chain(1.0, 1.0), ONE, Doubled() - 0.2 * lnn.Euclidean(0 * ONE))
+
+
+@pytest.mark.parametrize("activation", [lnn.Tanh(), lnn.Box(2, 3), lnn.Box(-3, -2), lnn.ReLU()], ids=str)
+@pytest.mark.parametrize("x", [-0.5, 0.0, 0.5])
+def test_the_reach_covers_the_forward_pass(activation, x):
+    """z* is as good as itself: a smaller reach leaves minima outside the grid."""
+    net = lnn.LiftedNetwork([1, 1, 1], activation, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        net.weight(1).fill_(1.0), net.weight(2).fill_(2.0)
+    x = torch.tensor([[x]], dtype=torch.float64)
+    units = flatten(net, lnn.LeastSquares() + lnn.Loss(), x)
+    assert oracle._reach(units, 0) >= torch.cat(net.activations(x)[1:], 1).norm().item()
+
+
+def test_the_border_itself_is_no_minimum():
+    """1-1-1 ReLU with W_2 = 1: at β = ½ = 1/(1 + W²) E is flat along (1, 2), and the growth zero."""
+    net = lnn.LiftedNetwork([1, 1, 1], bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        net.weight(1).fill_(1.0), net.weight(2).fill_(1.0)
+    energy = lnn.FenchelYoung() - 0.5 * lnn.Euclidean(torch.zeros(1, 1).double())
+    assert oracle.growth(net, energy) == pytest.approx(0, abs=1e-15)
+    with pytest.raises(oracle.Unbounded, match="on the border"):
+        oracle.minimum(net, torch.ones(1, 1).double(), energy)

@@ -4,6 +4,8 @@ Oracles: the exhaustive search on toy networks, scipy's L-BFGS-B on mid-size one
 networks the closed form and the exact border of ``1/λ_max(K)`` with K multiplied out here.
 """
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ import lnn_core as lnn
 from lnn_core import oracle
 from lnn_core.inference import minimise
 from lnn_core.points import Point, residual, scale
-from lnn_core.shooting import Shots
+from lnn_core.shooting import Shots, falls_forever
 from lnn_core.training import fit
 
 each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
@@ -251,6 +253,25 @@ def test_what_has_a_minimum_is_not_called_unbounded(base, hidden):
     for weight in (2.0, -0.9) if isinstance(base, lnn.FenchelYoung) else (2.0,):
         _, report = minimise(net, x, base + weight * lnn.Euclidean(y), lnn.Shooting(max_passes=100))
         assert not report.unbounded.any()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_direction_stays_in_the_domain(sign):
+    """ReLU z ≥ 0, and its mirror image z ≤ 0: along z − z* one unit would leave, where U is infinite.
+
+    1-2-1 with W_2 = (3, −3): unit 1 moves by 4, unit 2 by −1. For d = (4, 0, 12) alone E falls
+    like ½·16t² − 0.2·½·144t².
+    """
+    net = lnn.LiftedNetwork([1, 2, 1], lnn.ReLU() if sign > 0 else lnn.Box(-math.inf, 0.0),
+                            bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        net.weight(1).fill_(1.0)
+        net.weight(2).copy_(torch.tensor([[3.0, -3.0]]))
+    energy = lnn.FenchelYoung() - 0.2 * lnn.Euclidean(torch.zeros(1, 1).double())
+    x, there = (sign * torch.tensor([v], dtype=torch.float64) for v in ([1.0], [5.0, 0.0]))
+    start = Point.of(net, energy, net.activations(x[None]))
+    end = Point.of(net, energy, [x[None], there[None], sign * torch.tensor([[12.0]]).double()])
+    assert falls_forever(net, energy, start, end).all()
 
 
 def test_only_the_samples_concerned_are_flagged():
