@@ -22,8 +22,26 @@ from .potentials import Energy
 from .shooting import Shooting
 from .sweeps import PaperSweeps, paper_sweeps, sweep
 
-__all__ = ["InferenceDiverged", "PaperSweeps", "Report", "Shooting", "checked_solver", "infer",
+__all__ = ["InferenceDiverged", "PaperSweeps", "Report", "Shooting", "checked_solver",
+           "forward_point", "infer",
            "minimise", "paper_sweeps", "sweep"]
+
+
+@torch.no_grad()
+def forward_point(net: LiftedNetwork, x: Tensor, energy: Energy,
+                  rows: Tensor | None = None) -> Point:
+    """The forward pass as a solver's start, with its pre-activations and its energy.
+
+    The energy may be that of these ``rows`` of x, which may repeat.
+    """
+    z, a = [x], [None]
+    for k in range(1, net.depth + 1):
+        a.append(net.preactivation(k, z))
+        z.append(net.function(k).activation(a[k]))
+    if rows is not None:
+        z, a = ([None if v is None else v[rows] for v in values] for values in (z, a))
+    return Point(z, a, [None] + [0.0] * net.depth,
+                 energy.potential.forward_value(z) + energy.output(z[-1]))
 
 
 @torch.no_grad()
@@ -34,14 +52,7 @@ def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | Non
     Input is not checked again. The energy may be that of these ``rows`` of x, which may
     repeat: their forward pass is computed once.
     """
-    z, a = [x], [None]
-    for k in range(1, net.depth + 1):
-        a.append(net.preactivation(k, z))
-        z.append(net.function(k).activation(a[k]))
-    if rows is not None:
-        z, a = ([None if v is None else v[rows] for v in values] for values in (z, a))
-    start = Point(z, a, [None] + [0.0] * net.depth, energy.potential.forward_value(z)
-                  + energy.output(z[-1]))
+    start = forward_point(net, x, energy, rows)
     point, report = (solver or Shooting())(net, energy, start)
     if not math.isfinite(float(point.energy.sum())):  # of the user's own solver, or input far off
         raise InferenceDiverged("activations ran away: their energy is no longer finite; "
