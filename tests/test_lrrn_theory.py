@@ -112,6 +112,24 @@ def test_refined_is_smaller(replace):
             assert theory.CLAIMS["refined_is_smaller"](seed) == pytest.approx(1.01)
 
 
+@pytest.mark.parametrize("name", ["operator_norm", "lemma_1", "corollary_1", "lemma_2"])
+def test_matrices_of_all_shapes_are_tried(name, replace):
+    """If it fails, wide, tall or single-row matrices are left out; stubs save the search."""
+    shapes = []
+    replace(theory, steepest=lambda P, W, draw: shapes.append(tuple(W.shape)) or 0.0,
+            proximal=None)
+    if name == "operator_norm":
+        class Seen(lrrn.RRLayer):
+            def __init__(self, d_in, d_out, *args, **options):
+                shapes.append((d_out, d_in))
+                super().__init__(d_in, d_out, *args, **options)
+
+        replace(theory, RRLayer=Seen)
+    for seed in range(300):
+        theory.CLAIMS[name](seed)
+    assert set(shapes) == {(m, n) for m in range(1, 6) for n in range(1, 6)}
+
+
 def test_certificate(replace):
     """Outputs ±wᵀx have a border at the radius itself: rays, a quarter apart in length, come
     close to it, and a radius a third too large is found out."""

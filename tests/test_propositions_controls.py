@@ -91,7 +91,7 @@ def test_first_order_expansion(seed, base, replace):
     toy = toy_of("first_order_expansion", seed, bases=(base,))
     arovr, at_rest = adversarial.arovr, toy.forward_loss
     rate = statements.limit(lambda b: (arovr(toy, b) - at_rest) / b, toy.beta).item()
-    assert rate > 0.01  # so that the second-order term is looked at, too
+    assert toy.fraction == 0.01 and rate > 0.01  # so that the second-order term is looked at, too
     for shift in (3e-4, -3e-4):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(adversarial, "arovr",
