@@ -140,7 +140,8 @@ def test_the_words(call, message):
         call()
 
 
-@pytest.mark.parametrize("wrong", [0.5, "text", None, lnn.Euclidean], ids=str)
+@pytest.mark.parametrize("wrong", [0.5, "text", None, lnn.Euclidean],
+                         ids=["number", "text", "None", "function"])
 def test_arithmetic_with_what_is_no_loss(wrong):
     """If it fails, U + 0.5 is an energy that fails at its first use."""
     for left in (U, lnn.Euclidean(TARGET)):
