@@ -238,11 +238,11 @@ def test_weights_that_do_not_broadcast(idle, weight):
 def test_tilts_for_another_batch(idle, rows):
     """If it fails, the rows beyond the batch are ignored."""
     tilted = lnn.Tilted([torch.ones(rows, 3).double(), None])
-    for call in (lambda: lnn.infer(NET, X, tilted + lnn.Loss()),
-                 *(partial(make, NET, X, Y) for make in (
+    for call in (*(partial(make, NET, X, Y) for make in (
                      lnn.AROVR(0.1, potential=tilted), lnn.ROVR(0.1, potential=tilted),
                      lnn.TargetedROVR(0.4, 0.1, potential=tilted),
-                     lnn.GeneralizedAROVR(0.1, DISTANCE, potential=tilted)))):
+                     lnn.GeneralizedAROVR(0.1, DISTANCE, potential=tilted))),
+                 lambda: lnn.infer(NET, X, tilted + lnn.Loss())):
         with pytest.raises(ValueError, match=f"tilted for {rows} samples; the batch has 3"):
             call()
     mixed = lnn.Tilted([torch.ones(3, 3).double(), torch.ones(2, 2).double()])

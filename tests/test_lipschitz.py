@@ -84,11 +84,14 @@ def test_climbing_finds_more_than_the_samples_show():
 
 @pytest.mark.parametrize("length", [1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0])
 def test_climbing_tries_these_lengths(length):
-    """w·v·tanh′ is largest at 0, which a step of one of the lengths reaches exactly."""
-    net = lnn.LiftedNetwork([1, 1, 1], lnn.Tanh(), bias=False, dtype=torch.float64)
+    """w·v·tanh′ is largest at −0.7, which a step of one of the lengths, times 4, reaches exactly.
+
+    From the longest sample, 4, no single step does.
+    """
+    net = lnn.LiftedNetwork([1, 1, 1], lnn.Tanh(), dtype=torch.float64)
     with torch.no_grad():
-        net.weight(1).fill_(0.5), net.weight(2).fill_(3.0)
-    x = torch.tensor([[4.0], [-4.0 * length]], dtype=torch.float64)
+        net.weight(1).fill_(0.5), net.weight(2).fill_(3.0), net.biases[0].fill_(0.35)
+    x = torch.tensor([[4.0], [-0.7 + 4 * length]], dtype=torch.float64)
     assert lipschitz.lower(net, x, 1) == pytest.approx(1.5, rel=1e-12)
     assert lipschitz.lower(net, x, 0) < 1.5 * (1 - 1e-6)
 

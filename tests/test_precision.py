@@ -57,6 +57,7 @@ def test_half_precision(make, dtype):
     Half precision is what the weights are stored in; what is inferred is computed in float32.
     """
     net, x, y, exact, exact_x = problem(dtype)
+    assert lnn.BackPropagation()(net, x, y).dtype == torch.float32
     value, gradient = gradients(make(solver=lnn.Shooting(1e-6, 500, every=True)), net, x, y)
     true_value, true_gradient = gradients(make(solver=EXACT), exact, exact_x, y)
     assert value.dtype == torch.float32
