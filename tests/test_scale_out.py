@@ -20,6 +20,7 @@ from pathlib import Path
 
 import joblib
 import pytest
+from tqdm import tqdm
 
 from lnn_core import tables, training
 from lnn_core.experiments import Run
@@ -92,6 +93,9 @@ def killed(folder, event):
     process = os.fork()
     if process == 0:
         try:
+            # tqdm's own lock is shared with this process's parent, who would wait for it for ever
+            # where it is held at the moment of the kill.
+            tqdm.set_lock(threading.RLock())
             die_at(event)
             with joblib.parallel_config("threading"):
                 sweep(RUNS, folder, jobs=2)
@@ -116,7 +120,7 @@ def kill_and_resume(folder):
         left.append(len(after))
         if len(after) == len(RUNS):
             now = folder / f"killed-{len(left)}"
-    sweep(RUNS, now, jobs=2)
+    sweep(RUNS, now, jobs=1)
     print(json.dumps({"left": left, "dask": "distributed" in sys.modules}))
 
 
