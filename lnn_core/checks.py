@@ -93,7 +93,7 @@ def own_precision(function: Callable) -> Callable:
 
 
 def no_transforms() -> None:
-    """RuntimeError inside torch.func.grad, vmap and their like: inference is no function to them."""
+    """RuntimeError inside torch.func.grad, vmap and their like, which cannot trace inference."""
     if torch._C._are_functorch_transforms_active():
         raise RuntimeError("inference cannot be transformed by torch.func (grad, vmap, jacrev, …): "
                            "use torch.autograd.grad or backward(); reduction=\"none\" gives one "
@@ -115,7 +115,7 @@ def not_negative(name: str, value: float) -> float:
 
 
 def at_least(name: str, value: int, least: int, most: int | None = None) -> int:
-    """The value; ValueError unless it is an integer of at least ``least`` (and at most ``most``)."""
+    """The value; ValueError unless it is an integer from ``least`` (to ``most``)."""
     integer = hasattr(value, "__index__") and not isinstance(value, (bool, Tensor))
     if not (integer and value >= least):
         raise ValueError(f"{name}={value!r} must be an integer of at least {least}")

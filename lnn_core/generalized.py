@@ -213,8 +213,9 @@ class _UserDistance(Distance):
     """A function d(z, z′) of the user's, checked before it is used."""
 
     def __init__(self, function: DistanceFunction):
-        self.function = expect_function("distance", function, "ElementWise(gamma), PotentialDistance"
-                                        "(gamma) or a function of two activation lists")
+        self.function = expect_function(
+            "distance", function, "ElementWise(gamma), PotentialDistance(gamma) or a function of "
+            "two activation lists")
 
     def __call__(self, net, z, other):
         return self.function(z, other)

@@ -126,7 +126,7 @@ def check_dtype(name: str, entry: float | Tensor | None, dtype: torch.dtype) -> 
 
 def check_entry(name: str, entry: float | Tensor | None, samples: int | None, width: int,
                 dtype: torch.dtype) -> None:
-    """ValueError unless the entry broadcasts to (samples, width), any number of samples for None."""
+    """ValueError unless the entry broadcasts to (samples, width); None: any number of samples."""
     check_dtype(name, entry, dtype)
     shape = tuple(entry.shape) if isinstance(entry, Tensor) else ()
     rows, columns = (1, 1, *shape)[-2:]

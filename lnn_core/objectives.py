@@ -164,7 +164,11 @@ def strength(name: str, value: float) -> float:
 
 
 class LiftedObjective(Objective):
-    """What the objectives with a potential have in common: β, U, and m(h)."""
+    """What the objectives with a potential have in common: β ≥ 1e-12, U, and m(h).
+
+    For β (αβ) below 3.5e-4 a float32 network is computed with in float64. In float64 rounding
+    moves the gradient by about 2e-16/β of itself.
+    """
 
     def __init__(self, beta: float, loss: LossFamily = Euclidean,
                  potential: Potential | None = None, solver: Solver | None = None):
@@ -274,7 +278,7 @@ class _TargetedObjective(LiftedObjective):
     Parameters
     ----------
     alpha : 0 < α ≤ 1; α = 1 gives ROVR and AROVR. ᾱ = 1 − α weighs the attack.
-    beta : β > 0.
+    beta : β > 0, and αβ ≥ 1e-12.
     attack : ℓ⁻, as a function (loss, target) → Loss; default ``Targeted()``, a random
         wrong label. ``untargeted`` is −ℓ.
     tilt : draws g for U^g = U + gᵀz once a call, such as ``GaussianTilt(1/16)``.

@@ -94,8 +94,9 @@ def without_minimum(net: LiftedNetwork, energy: Energy, proved: Tensor) -> Tenso
     of the output term alone. What makes it negative for one sample does so for all whose
     output term has no larger curvature.
     """
-    known = all(isinstance(G, (Box, Tanh)) for G in net.functions)
-    if not (proved.any() and known and isinstance(innermost(energy.potential), (FenchelYoung, LeastSquares))):
+    known = (isinstance(innermost(energy.potential), (FenchelYoung, LeastSquares))
+             and all(isinstance(G, (Box, Tanh)) for G in net.functions))
+    if not (known and proved.any()):
         return proved
     q = energy.output.curvature
     if not isinstance(q, Tensor) or q.ndim < 2 or len(q) == 1:

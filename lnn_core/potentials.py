@@ -125,7 +125,11 @@ class FenchelYoung(Potential):
 
 
 class LeastSquares(Potential):
-    """D_k = ½‖z_k − f_k(a_k)‖² (Zach 2025, eq. 1); here z_k may leave the range of f_k."""
+    """D_k = ½‖z_k − f_k(a_k)‖² (Zach 2025, eq. 1); here z_k may leave the range of f_k.
+
+    U then jumps in slope where a_k crosses a kink. Near the border of stability inference may
+    not settle within any number of passes; ``Report.converged`` says so.
+    """
 
     def terms(self, k, G, z, a):
         return 0.5 * (z - G.activation(a)).square()

@@ -52,7 +52,8 @@ class Shooting:
 
     A pass that would raise a sample's energy is taken back; that sample's next one is a
     sweep of eq. (17) with a step short enough to descend. A sample whose energy is found to
-    have no minimum stays where it is, and the report says so.
+    have no minimum stays where it is, and the report says so; the others go on to their local
+    optimum, though their energies have no minimum either (``Report.infinite``).
     """
 
     tolerance: float = 1e-3
@@ -117,7 +118,7 @@ class Shots:
         if self.senseless is not None and self.senseless.any():
             raise InferenceDiverged(
                 f"the energy of {int(self.senseless.sum())} of {len(self.senseless)} samples is not "
-                "a number at activations that are: the convex functions or the potential return NaN")
+                "a number at activations that are: a convex function or the potential returns NaN")
 
     def once(self) -> None:
         """One pass down and up; samples that it would make worse stay where they are."""
