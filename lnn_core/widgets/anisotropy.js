@@ -12,7 +12,6 @@ function divergence({ x }, z1) {
   const f = Math.max(x, 0);
   return z1 < 0 ? Infinity : 0.5 * (z1 - f) ** 2 + (z1 - f) * (f - x);
 }
-const potential = (p, z1, z2) => p.gamma * divergence(p, z1) + 0.5 * (z2 - p.w * z1) ** 2;
 
 /* The border of the region, anticlockwise: the ellipse z1 = x + ϱ cos t, z2 − w·z1 = √γ ϱ sin t where z1 ≥ 0. */
 function region({ gamma, delta, x, w }, points = 180) {

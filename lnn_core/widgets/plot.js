@@ -92,7 +92,7 @@ class Plot {
 
   /* Empty the canvas and set the window {x: [low, high], y: [low, high]} that it shows. */
   begin({ x, y, margins = [10, 12, 36, 44] }) {
-    const { canvas, pen } = this, density = devicePixelRatio || 1, style = getComputedStyle(canvas);
+    const { canvas, pen } = this, density = devicePixelRatio, style = getComputedStyle(canvas);
     [this.width, this.height] = [canvas.clientWidth, canvas.clientHeight];
     const size = [this.width, this.height].map(length => Math.round(length * density));
     if (canvas.width !== size[0] || canvas.height !== size[1]) [canvas.width, canvas.height] = size;

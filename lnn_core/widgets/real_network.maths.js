@@ -151,7 +151,7 @@ function infer(start, y, beta, { tolerance = 1e-6, most = 60 } = {}) {
    energy then falls without end, and there is no border. */
 function spend(start, y, delta, { tolerance = 1e-6, most = 60 } = {}) {
   const top = net.depth;
-  let here = pointAt(start.z, start.a, y), beta = Math.min(0.25, 0.5 * Math.sqrt(delta / here.loss));
+  let here = pointAt(start.z, start.a, y), beta = 0.25; // a guess
   let lambda = times(beta, minus(here.z[top], y)), last = null, step = 1, passes = 0, off = Infinity;
   do {
     const pass = down(here, lambda, step), there = up(start, pass, step, () => lambda, y);
