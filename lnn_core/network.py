@@ -33,6 +33,12 @@ class Parameters(nn.ParameterList):
         return [plain[name] if name in plain else getattr(self, name)
                 for name in map(str, range(len(self)))]
 
+    def entries(self) -> list[Tensor]:
+        """``self()`` where one of torch's tools waits for the call. Elsewhere without one, which
+        costs less, and counters of operations, which look at what every call returns, need not
+        make sense of a list of parameters."""
+        return self() if self._forward_pre_hooks else self.forward()
+
 
 class LiftedNetwork(nn.Module):
     """Layers z_k = f_k(a_k) with pre-activations a_k = Σ_j W_kj z_j + b_k.
@@ -123,7 +129,8 @@ class LiftedNetwork(nn.Module):
 
         What is not a plain parameter is computed, with its gradient.
         """
-        return self._fixed or (self.weights(), [] if self.biases is None else self.biases())
+        return self._fixed or (self.weights.entries(),
+                               [] if self.biases is None else self.biases.entries())
 
     def fixed(self, dtype: torch.dtype | None = None) -> LiftedNetwork:
         """This network with its weights and biases computed once, and in the dtype asked for.

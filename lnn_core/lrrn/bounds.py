@@ -64,7 +64,7 @@ def layer_constants(net: LRRN) -> list[float]:
     expect("net", net, LRRN, "an LRRN")
     net.check_parameters()
     return [largest_gain(beta) if beta > 0 else _norm(W)
-            for W, beta in zip(net.weights(), net.beta)]
+            for W, beta in zip(net.weights.entries(), net.beta)]
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def refined_constants(net: LRRN) -> list[float]:
     expect("net", net, LRRN, "an LRRN")
     net.check_parameters()
     constants, P = [], None
-    for W, beta in zip(reversed(net.weights()), reversed(net.beta)):
+    for W, beta in zip(reversed(net.weights.entries()), reversed(net.beta)):
         W = W.double()
         out, into = (torch.eye(side, dtype=W.dtype, device=W.device) for side in W.shape)
         P = torch.zeros_like(out) if P is None else P

@@ -100,7 +100,8 @@ class LRRN(nn.Module):
 
     def layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """W, b and c of each layer, as pruning or a parametrization makes them."""
-        return list(zip(self.weights(), self.biases(), self.reconstruction_biases()))
+        return list(zip(self.weights.entries(), self.biases.entries(),
+                        self.reconstruction_biases.entries()))
 
     @property
     def lower(self) -> Tensor:
