@@ -252,6 +252,8 @@ MUTANTS = [Mutant(*row) for row in [
      "*parts, solver).flip(0).view_as(g)", "test_lrrn_derivatives.py::test_transforms_give_the_jacobian"),
     ("one bound", "lrrn/model.py", "getattr(function, side)", 'getattr(function, "lower")',
      "test_lrrn.py::test_bounds_are_those_of_the_sets"),
+    ("open set", "lrrn/inference.py", "(target < outputs.lower)", "(target <= outputs.lower)",
+     "test_lrrn.py::test_targets_at_the_ends_of_the_outputs_set"),
     ("lopsided", "lrrn/boxqp.py", "if (self.H - self.H.T).norm() >", "if False and 0 >",
      "test_lrrn_checks.py::test_programs_without_one_solution"),
     ("empty box", "lrrn/boxqp.py", "if empty.any():", "if empty.all():",

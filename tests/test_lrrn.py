@@ -166,6 +166,25 @@ def test_unconverged_samples_are_reported():
     assert "1 of 4 samples converged" in str(report)
 
 
+@pytest.mark.parametrize("every", [1, 3, 7])
+def test_the_certificate_is_looked_at_every_so_many_passes(every):
+    """If it fails, looks cost more than ``check_every`` says, or a cap on passes is missed."""
+    net = network([5, 12, 12, 3], lnn.ReLU(), scale=1.5)
+    x = toys.normal(torch.Generator().manual_seed(0), 6, 5)
+    report = lrrn.infer(net, x, solver=lrrn.SpectralDescent(1e-9, check_every=every))[1]
+    assert report.converged.all() and report.passes > 3 and report.passes % every == 0
+    capped = lrrn.infer(net, x, solver=lrrn.SpectralDescent(1e-9, 2, check_every=every))[1]
+    assert capped.passes == 2 and not capped.converged.all()
+
+
+def test_targets_at_the_ends_of_the_outputs_set():
+    """One-hot targets of a network with outputs in [0, 1]; if it fails, labels are refused."""
+    net = network([4, 3, 2], lnn.ReLU(), lnn.Box(0, 1))
+    x = toys.normal(torch.Generator().manual_seed(0), 2, 4)
+    z, _ = lrrn.infer(net, x, torch.tensor([0, 1]))
+    assert torch.equal(z[-1], torch.eye(2, dtype=torch.float64))
+
+
 def test_network_without_constraints_needs_no_pass():
     """If it fails, unconstrained units are not eliminated."""
     net = network([6, 5, 4], lnn.Identity(), beta=1.0)

@@ -106,6 +106,7 @@ def test_interpolating_network_rests(replace):
     close(slack("interpolating_network_rests", toy), [0.0])
 
     def moved(toy, potential, h):
+        assert h.curvature == -toy.beta  # an adversary's: maximises the loss
         value, z = minimum(toy, potential, h)
         return value, [z[0], *(z_k + 2e-3 for z_k in z[1:])]
 

@@ -110,6 +110,8 @@ def test_alike_is_what_two_one_sided_tests_say():
                  stats.ttest_1samp(noise, margin, alternative="less").pvalue]
         assert versus.within(margin) == (max(sides) < 0.05)
     assert versus.within(0.2) and not versus.within(0.02)
+    high = versus.difference.confidence(0.9)[1]
+    assert not versus.within(high) and versus.within(np.nextafter(high, 1))
     assert not tables.compare({0: 1.0}, {0: 1.0}).within(100.0)  # one seed shows nothing
 
 
