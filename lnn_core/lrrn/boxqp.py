@@ -238,6 +238,8 @@ class SpectralDescent:
             z = torch.lerp(torch.lerp(z, target, t_p), qp.project(z + m), conjugate.to(z.dtype))
             slope, mHm = slope + Hm, _dot(m, Hm) + tiny
             step = _dot(m, m) / mHm if passes % 3 == 2 else mHm / (_dot(Hm, Hm) + tiny)
+            # 1/n is below every quotient, as the eigenvalues of H sum to n; m = 0 gives 0.
+            step = step.clamp_min(1 / z.shape[1])
         return z, report
 
 
