@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from .checks import positive
 from .data import Split
 from .network import LiftedNetwork
 from .objectives import Objective
@@ -126,8 +127,9 @@ def _mean(objective: Objective, net: LiftedNetwork, x: Tensor, y: Tensor,
     if not omit_unbounded:
         return objective(net, x, y)
     values = objective(net, x, y, reduction="none")
-    if objective.report is not None:
-        values = values[~objective.report.unbounded]
+    unbounded = getattr(objective.report, "unbounded", None)  # nothing inferred, or an LRRN: none
+    if unbounded is not None:  # targeted objectives infer two minima, one batch after the other
+        values = values[~unbounded.view(-1, len(values)).any(0)]
     return values.mean() if len(values) else None
 
 
@@ -148,11 +150,13 @@ def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Spli
 
     Raises
     ------
-    ValueError : epochs, patience or batch below 1.
+    ValueError : epochs, patience or batch below 1, clip not positive.
     """
     if min(epochs, batch, epochs if patience is None else patience) < 1:
         raise ValueError(f"epochs={epochs}, patience={patience} and batch={batch} must be at "
                          "least 1")
+    if clip is not None:
+        positive("clip", clip)
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True)
     history = History()
     for epoch in range(1, epochs + 1):

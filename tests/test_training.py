@@ -122,6 +122,22 @@ def test_unbounded_samples_can_be_left_out():
     assert done.unbounded > 0
 
 
+@each_objective
+def test_any_objective_may_leave_unbounded_samples_out(number):
+    """If it fails, objectives that infer two minima, or none, cannot: here nothing is unbounded,
+    so that training is the same but for the order of sums."""
+    with_all, without = (trained(objectives()[number], epochs=2, omit_unbounded=omit)[1]
+                         for omit in (False, True))
+    assert without.objective == pytest.approx(with_all.objective, rel=1e-4)
+
+
+@pytest.mark.parametrize("clip", [-1.0, 0.0, float("nan")])
+def test_a_clip_that_is_not_positive_is_refused(clip):
+    """If it fails, a negative one trains uphill."""
+    with pytest.raises(ValueError, match="clip=.* must be positive"):
+        trained(lnn.AROVR(0.25), clip=clip)
+
+
 def test_gradients_can_be_clipped():
     """If it fails, one exploding mini-batch still fills the optimizer's memory."""
     (free, done), before = updated(TRAIN), torch.nn.utils.parameters_to_vector(network().parameters())
