@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from .checks import positive
 from .data import Split
+from .losses import home
 from .network import LiftedNetwork
 from .objectives import Objective
 
@@ -92,7 +93,7 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     values, norms, reports = [], [], []
-    batches = torch.randperm(len(train.y), generator=generator).split(batch)
+    batches = torch.randperm(len(train.y), generator=generator, device=home(generator)).split(batch)
     for rows in batches:
         optimizer.zero_grad()
         value = _mean(objective, net, train.x[rows], train.y[rows], omit_unbounded)
