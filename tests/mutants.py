@@ -202,7 +202,7 @@ MUTANTS = [Mutant(*row) for row in [
      "Tolerance(5e-3, relative=False)", "test_records.py::test_status_says_whether_results_agree"),
     ("sealed", "records/files.py", 'if digest(record) != record["digest"]:', "if False:",
      "test_records.py::test_damage_is_named[edited]"),
-    ("twice", "records/files.py", "if len(found) < len(pairs):", "if False:",
+    ("twice said", "records/files.py", "if len(found) < len(pairs):", "if False:",
      "test_records.py::test_damage_is_named[twice]"),
     ("boundless", "records/files.py", "if not math.isfinite(number):", "if False:",
      "test_records.py::test_damage_is_named[infinite seconds]"),
