@@ -169,8 +169,9 @@ def test_no_worker_outlives_its_sweep(tmp_path, kill):
     """A sweep that is killed in the middle of two runs. If it fails, its workers go on computing
     what nobody will write, or keep their memory for minutes."""
     script = """if True:
-        import sys
+        import signal, sys
         from test_scale_out import Where, sweep
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs are deaf
         sweep([Where(number, endless=True) for number in range(3)], sys.argv[1], jobs=2)
         """
     sweeping = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], text=True,
