@@ -190,7 +190,7 @@ class _Coins(torch.autograd.Function):
         D = ½·q·h((t − q)/q) + ½·(2 − q)·h((q − t)/(2 − q)),
 
     a sum of positive terms. Where q ≪ t its own term is t·log(t/q) − (t − q), with
-    log q = log 2 − softplus(2a), which never underflows. Slopes are artanh z − a and f(a) − z.
+    log q = log 2 + log σ(−2a), which never underflows. Slopes are artanh z − a and f(a) − z.
     """
 
     generate_vmap_rule = True
@@ -201,7 +201,8 @@ class _Coins(torch.autograd.Function):
         t, q = 1 - z, 2 * (-2 * a).sigmoid()
         e = torch.where(a < 0.5, a.tanh() - z, t - q)  # both are t − q
         near = e.abs() < 0.25 * q
-        log_q = math.log(2) - torch.nn.functional.softplus(2 * a)
+        # Not softplus(2a): torch cuts it off at 20, where its tail still counts.
+        log_q = math.log(2) + torch.nn.functional.logsigmoid(-2 * a)
         own = torch.where(near, q * _excess(e / torch.where(near, q, 1.0)),
                           torch.special.xlogy(t, t) - t * log_q - e)
         return 0.5 * (own + (2 - q) * _excess((-e / (2 - q)).clamp_min(-1.0)))

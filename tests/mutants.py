@@ -38,6 +38,8 @@ MUTANTS = [Mutant(*row) for row in [
      "test_convex.py::test_divergence_is_equation_2"),
     ("identity", "convex.py", "return 0.5 * (z - a).square()", "return (z - a).square()",
      "test_convex.py::test_divergence_is_equation_2"),
+    ("cut tail", "convex.py", "+ torch.nn.functional.logsigmoid(-2 * a)", "- torch.nn.functional.softplus(2 * a)",
+     "test_convex.py::test_tails_are_not_cut_off"),
     ("coins", "convex.py", "return 0.5 * (own + (2 - q)", "return (own + (2 - q)",
      "test_convex.py::test_divergence_is_equation_2"),
     ("tails", "convex.py", "t * log_q - e)", "t * log_q)",
