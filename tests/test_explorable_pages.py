@@ -58,6 +58,14 @@ def assert_legible(page, **options):
     assert not faint
 
 
+def emulate(page, media):
+    """Show the page as on this medium, and wait until it knows: a browser tells scripts so in a
+    frame, before what they asked to be called in that frame."""
+    page.page.emulate_media(media=media)
+    page.page.evaluate("() => new Promise(done => requestAnimationFrame(() => "
+                       "requestAnimationFrame(done)))")
+
+
 def past_the_border(cls):
     """Settings that light the explorable up, where there are any."""
     lit = {widgets.Landscape: {"beta": 0.9}, widgets.Sandwich: {"beta": 0.9}, widgets.OneUnit: {
@@ -75,9 +83,9 @@ def test_words_are_legible_on_pages_without_a_theme(shown, cls, paper, system): 
                  page=BARE.format(head="", paper=background, ink=ink, html="{html}"))
     page.page.wait_for_selector("canvas")
     assert_legible(page)
-    page.page.emulate_media(media="print")
+    emulate(page, "print")
     assert_legible(page, printed=True)
-    page.page.emulate_media(media="screen")
+    emulate(page, "screen")
     assert_legible(page)
     assert page.errors == []
 
@@ -90,7 +98,7 @@ def test_words_are_legible_in_the_book(shown, cls, theme):  # noqa: F811
     page = shown(past_the_border(cls), theme=theme, spy=SPY)
     page.page.wait_for_selector("canvas")
     assert_legible(page)
-    page.page.emulate_media(media="print")
+    emulate(page, "print")
     assert_legible(page, printed=True)
 
 
