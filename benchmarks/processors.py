@@ -1,4 +1,4 @@
-"""How far the same run ends elsewhere on another processor: `python -m benchmarks.processors`.
+"""How much the end of a run differs on another processor: `python -m benchmarks.processors`.
 
 Another processor adds up in another order, and training multiplies the difference. PyTorch and
 MKL can be told to compute as an older processor would, so that one machine shows the spread:
