@@ -12,13 +12,11 @@ from torch import Tensor
 from lnn_core import bounds, data
 from lnn_core.convex import Identity
 from lnn_core.experiments import Run
-from lnn_core.inference import minimise
+from lnn_core.inference import Shooting, minimise, sweep
 from lnn_core.losses import Euclidean
 from lnn_core.network import LiftedNetwork
-from lnn_core.points import Point, Report
+from lnn_core.inference.iterate import Iterate, Report
 from lnn_core.potentials import Energy, FenchelYoung
-from lnn_core.shooting import Shooting, Shots
-from lnn_core.sweeps import sweep
 from lnn_core.training import stream
 
 from .subjects import BATCH, METHODS, Settings, grown, trained, training_samples
@@ -28,20 +26,18 @@ PROMISED = 1e-3
 NETWORKS = {"AROVR": "arovr", "back-propagation": "autograd"}
 
 
-def _sweeps(net: LiftedNetwork, energy: Energy, start: Point) -> Iterator[Tensor]:
-    """The energy after one more pass of (17), for ever."""
+def _sweeps(net: LiftedNetwork, energy: Energy, start: Iterate) -> Iterator[Tensor]:
+    """The energy after one more pass of (17), without end."""
     z, a = list(start.z), list(start.a)
     while True:
         sweep(net, energy, z, a)
         yield energy(net, z)
 
 
-def _shooting(net: LiftedNetwork, energy: Energy, start: Point) -> Iterator[Tensor]:
-    """The energy after one more pass of the default solver, for ever."""
-    shots = Shots(net, energy, start)
-    while True:
-        shots.once()
-        yield shots.point.energy
+def _shooting(net: LiftedNetwork, energy: Energy, start: Iterate) -> Iterator[Tensor]:
+    """The energy after one more pass of the default solver, without end."""
+    for state in Shooting.iterate(net, energy, start):
+        yield state.iterate.energy
 
 
 KINDS = {"sweeps": _sweeps, "shooting": _shooting}
@@ -55,7 +51,7 @@ def trace(net: LiftedNetwork, x: Tensor, energy: Energy, kind: str, passes: int,
     """
     energies = []
 
-    def watch(net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
+    def watch(net: LiftedNetwork, energy: Energy, start: Iterate) -> tuple[Iterate, Report]:
         energies.append(start.energy)
         for after in islice(KINDS[kind](net, energy, start), passes):
             energies.append(after.nan_to_num(torch.inf, torch.inf))
@@ -135,7 +131,7 @@ def energies_of(method: str, net: LiftedNetwork, target: Tensor) -> dict[str, En
     objective = Run(**METHODS[method]).objective()
     if method == "arovr":
         return {"the only one": objective.potential - objective.beta * objective.loss(target)}
-    potential, attack, loss = objective.setting(net, target, target)
+    potential, attack, loss = objective.subproblem(net, target, target)
     return {"attack": potential + attack, "attack − loss": potential + (attack - loss)}
 
 

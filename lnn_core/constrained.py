@@ -16,7 +16,7 @@ from .checks import at_least, no_transforms, positive
 from .envelope import once
 from .inference import InferenceDiverged, Report, Shooting, checked_solver, infer
 from .kinds import MOST
-from .points import Solver, without_minimum
+from .inference.iterate import Solver, without_minimum
 from .losses import Euclidean, Loss, LossFamily, loss_of
 from .network import Activations, LiftedNetwork
 from .objectives import Objective

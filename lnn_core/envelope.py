@@ -18,16 +18,16 @@ from torch import Tensor
 
 from .checks import own_precision
 from .network import LiftedNetwork
-from .points import Point
+from .inference.iterate import Iterate
 
 
-def value(net: LiftedNetwork, x: Tensor, point: Point, factors: tuple[float, ...]) -> Tensor:
-    """Σ_c factors[c]·E_c, shape (batch,), differentiable in the weights, biases and x.
+def minima(net: LiftedNetwork, x: Tensor, end: Iterate) -> Tensor:
+    """The energies at their minima, (copies, batch), differentiable in weights, biases and x.
 
-    The point holds as many copies of the batch, one after the other, as there are factors.
+    ``end`` is where inference ended for one or more copies of the batch, one after the other.
     """
     weights, biases = net.tensors()
-    return _Envelope.apply(net, point, factors, x, *weights, *biases)
+    return _Envelope.apply(net, end, x, *weights, *biases)
 
 
 def once(values: Tensor) -> Tensor:
@@ -37,13 +37,10 @@ def once(values: Tensor) -> Tensor:
 
 class _Envelope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, net: LiftedNetwork, point: Point, factors: tuple[float, ...], x: Tensor,
-                *parameters: Tensor) -> Tensor:
-        ctx.net, ctx.point, ctx.factors = net, point, factors
+    def forward(ctx, net: LiftedNetwork, end: Iterate, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.net, ctx.end = net, end
         ctx.save_for_backward(x, *parameters)  # so that torch notices weights changed since
-        total, *others = (factor * energy
-                          for factor, energy in zip(factors, point.energy.split(len(x))))
-        return sum(others, start=total)
+        return end.energy.reshape(-1, len(x))
 
     @staticmethod
     @own_precision
@@ -51,19 +48,19 @@ class _Envelope(torch.autograd.Function):
         x, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
             slope = _Last.apply(slope, x, *parameters)
-        net, z, edges, copies = ctx.net, ctx.point.z, len(ctx.net.edges), len(ctx.factors)
-        slopes = torch.cat([-factor * slope for factor in ctx.factors])[:, None]
-        e = [None] + [slopes * e_k for e_k in ctx.point.e[1:]]
+        net, z, edges, copies = ctx.net, ctx.end.z, len(ctx.net.edges), len(slope)
+        slopes = -slope.reshape(-1, 1)
+        e = [None] + [slopes * e_k for e_k in ctx.end.e[1:]]
         # The input is the same for all copies: what reaches it adds up first.
         first = {k: e[k] if copies == 1 else e[k].view(copies, *x.shape[:1], -1).sum(0)
                  for j, k in net.edges if j == 0}
-        wanted = ctx.needs_input_grad[3:]
+        wanted = ctx.needs_input_grad[2:]
         to_x = (sum(first[k] @ W for (j, k), W in zip(net.edges, parameters) if j == 0)
                 if wanted[0] else None)
         to_W = [(e[k].T @ z[j] if j else first[k].T @ x) if want else None
                 for (j, k), want in zip(net.edges, wanted[1:])]
         to_b = [e_k.sum(0) if want else None for e_k, want in zip(e[1:], wanted[1 + edges:])]
-        return None, None, None, to_x, *to_W, *to_b
+        return None, None, to_x, *to_W, *to_b
 
 
 class _Once(torch.autograd.Function):

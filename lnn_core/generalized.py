@@ -19,7 +19,7 @@ from .checks import no_transforms, positive
 from .envelope import once
 from .inference import InferenceDiverged, Report, infer
 from .kinds import described, expect_function
-from .points import Solver
+from .inference.iterate import Solver
 from .losses import Euclidean, Loss, LossFamily, largest, loss_of
 from .network import Activations, LiftedNetwork
 from .objectives import AROVR, LiftedObjective

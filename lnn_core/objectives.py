@@ -27,7 +27,7 @@ from .bounds import stability_threshold
 from .checks import as_targets, no_transforms, number, own_precision, positive, prepared
 from .inference import Report, checked_solver, minimise
 from .kinds import expect, expect_function
-from .points import Solver
+from .inference.iterate import Solver
 from .losses import Euclidean, Loss, LossFamily, Targeted, checked_family, largest, loss_of
 from .network import LiftedNetwork
 from .potentials import (
@@ -186,29 +186,36 @@ class LiftedObjective(Objective):
     def precision(self, dtype):
         return dtype if self.strength > SINGLE else torch.float64
 
-    def minimum(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss,
-                factor: float = 1.0) -> Tensor:
-        """factor·m(h) with m(h) = min_z U(z; x) + h(z_L), (batch,), and its envelope gradient."""
-        energy = Energy(potential, h)
+    def minimum(self, net: LiftedNetwork, x: Tensor, U: Potential, h: Loss) -> Tensor:
+        """m(h) = min_z U(z; x) + h(z_L), (batch,), with its envelope gradient."""
+        energy = Energy(U, h)
         energy.check(net, len(x))
-        return self._minima(net, x, energy, (factor,))
+        return self._minima(net, x, energy)[0]
 
-    def fall(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss, more: Loss,
-             factor: float) -> Tensor:
-        """factor·(m(h) − m(h + more)), (batch,): both minima as one batch of twice the size."""
-        for part in (h, h + more):
-            Energy(potential, part).check(net, len(x))
+    def minima(self, net: LiftedNetwork, x: Tensor, U: Potential, h: Loss,
+               change: Loss) -> tuple[Tensor, Tensor]:
+        """m(h) and m(h + change), (batch,) each: one inference of a batch of twice the size."""
+        for output in (h, h + change):
+            Energy(U, output).check(net, len(x))
         rows = torch.arange(len(x), device=x.device).repeat(2)
         second = x.new_tensor([[0.0], [1.0]]).repeat_interleave(len(x), 0)
-        energy = Energy(potential.take(rows), h.take(rows) + second * more.take(rows))
-        return self._minima(net, x, energy, (factor, -factor), rows)
+        energy = Energy(U.take(rows), h.take(rows) + second * change.take(rows))
+        first, last = self._minima(net, x, energy, rows)
+        return first, last
+
+    def rest_and_minimum(self, net: LiftedNetwork, x: Tensor, U: Potential,
+                         h: Loss) -> tuple[Tensor | float, Tensor]:
+        """m(0), which is 0 unless U is tilted (eq. 6), and m(h)."""
+        if U.minimum_is_zero:
+            return 0.0, self.minimum(net, x, U, h)
+        return self.minima(net, x, U, Loss(), h)
 
     def _minima(self, net: LiftedNetwork, x: Tensor, energy: Energy,
-                factors: tuple[float, ...], rows: Tensor | None = None) -> Tensor:
+                rows: Tensor | None = None) -> Tensor:
         no_transforms()
-        point, self.report = minimise(net, x.detach(), energy, self.solver, rows)
-        self._alerts.add(net, point.z[0], energy, self.report)
-        return envelope.value(net, x, point, factors)
+        end, self.report = minimise(net, x.detach(), energy, self.solver, rows)
+        self._alerts.add(net, end.z[0], energy, self.report)
+        return envelope.minima(net, x, end)
 
     def __call__(self, net: LiftedNetwork, x: Tensor, y: Tensor,
                  reduction: str = "mean") -> Tensor:
@@ -217,13 +224,6 @@ class LiftedObjective(Objective):
         if text := self._alerts.text(self.beta):
             warnings.warn(text, StabilityWarning, stacklevel=2)
         return values
-
-    def reach(self, net: LiftedNetwork, x: Tensor, potential: Potential, h: Loss,
-              factor: float) -> Tensor:
-        """factor·(m(0) − m(h)), (batch,); m(0) = 0 unless the potential is tilted (eq. 6)."""
-        if potential.minimum_is_zero:
-            return self.minimum(net, x, potential, h, -factor)
-        return self.fall(net, x, potential, Loss(), h, factor)
 
     def check_beta(self, net: LiftedNetwork, curvature: float | Tensor) -> None:
         """ValueError unless U − β·h is bounded in z_L for an h of (at most) this curvature."""
@@ -245,7 +245,8 @@ class ROVR(LiftedObjective):
 
     def value(self, net, x, target):
         U, loss = self.potential, loss_of(self.loss, target)
-        return self.reach(net, x, U, self.beta * loss, -1 / self.beta)
+        rest, helped = self.rest_and_minimum(net, x, U, self.beta * loss)
+        return (helped - rest) / self.beta  # eq. (6)
 
     def __repr__(self):
         return f"ROVR(beta={self.beta:g})"
@@ -266,7 +267,8 @@ class AROVR(LiftedObjective):
     def value(self, net, x, target):
         U, loss = self.potential, loss_of(self.loss, target)
         self.check_beta(net, loss.curvature)
-        return self.reach(net, x, U, -self.beta * loss, 1 / self.beta)
+        rest, attacked = self.rest_and_minimum(net, x, U, -self.beta * loss)
+        return (rest - attacked) / self.beta  # eq. (8)
 
     def __repr__(self):
         return f"AROVR(beta={self.beta:g})"
@@ -303,7 +305,7 @@ class _TargetedObjective(LiftedObjective):
             "tilt", tilt, "a tilt such as GaussianTilt(1/16)")
         self.scale = self.beta * (self.alpha if per_alpha else 1.0)
 
-    def setting(self, net, x, target):
+    def subproblem(self, net, x, target):
         """The potential of this call, and the losses βᾱℓ⁻ and βαℓ."""
         U = self.potential if self.tilt is None else self.tilt(net, self.potential)
         expect("tilt(net, potential)", U, Potential, "a Potential")
@@ -325,8 +327,9 @@ class TargetedROVR(_TargetedObjective):
     """ROVR_{α,β} = (m(β(ᾱℓ⁻ + αℓ)) − m(βᾱℓ⁻))/β ≤ αℓ(z̃), Zach (2025), eq. (25)."""
 
     def value(self, net, x, target):
-        U, attack, loss = self.setting(net, x, target)
-        return self.fall(net, x, U, attack, loss, -1 / self.scale)
+        U, attack, loss = self.subproblem(net, x, target)
+        attacked, helped = self.minima(net, x, U, attack, loss)
+        return (helped - attacked) / self.scale  # eq. (25)
 
 
 class TargetedAROVR(_TargetedObjective):
@@ -337,6 +340,7 @@ class TargetedAROVR(_TargetedObjective):
     """
 
     def value(self, net, x, target):
-        U, attack, loss = self.setting(net, x, target)
+        U, attack, loss = self.subproblem(net, x, target)
         self.check_beta(net, (loss - attack).curvature / self.beta)
-        return self.fall(net, x, U, attack, -loss, 1 / self.scale)
+        attacked, both = self.minima(net, x, U, attack, -loss)
+        return (attacked - both) / self.scale  # eq. (26)

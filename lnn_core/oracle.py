@@ -32,7 +32,7 @@ from .checks import prepared
 from .envelope import once
 from .flat import Units, flatten
 from .kinds import expect
-from .points import InferenceDiverged, Point, Report
+from .inference.iterate import InferenceDiverged, Iterate, Report
 from .network import Activations, LiftedNetwork
 from .objectives import LiftedObjective
 from .potentials import Energy
@@ -108,11 +108,11 @@ def growth(net: LiftedNetwork, energy: Energy) -> float:
 class Exhaustive:
     """The oracle as a solver, for toy networks: ``AROVR(0.25, solver=Exhaustive())``."""
 
-    def __call__(self, net: LiftedNetwork, energy: Energy, start: Point) -> tuple[Point, Report]:
+    def __call__(self, net: LiftedNetwork, energy: Energy, start: Iterate) -> tuple[Iterate, Report]:
         """The global minimiser, wherever one starts."""
         _, z = minimum(net, start.z[0], energy)
         done = torch.ones_like(start.energy, dtype=torch.bool)
-        return Point.of(net, energy, z), Report(0, torch.zeros_like(start.energy), done, ~done)
+        return Iterate.of(net, energy, z), Report(0, torch.zeros_like(start.energy), done, ~done)
 
 
 def objective(objective: LiftedObjective, net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from strategies import POTENTIALS, networks, random_inputs, random_network, seeds
 
 import lnn_core as lnn
-from lnn_core.points import Point, Report
+from lnn_core.inference.iterate import Iterate, Report
 from lnn_core.constrained import ConstrainedAROVR
 from lnn_core.oracle import Exhaustive
 
@@ -192,7 +192,7 @@ def test_larger_beta_in_a_poorer_optimum():
     def poorer_beyond(net, energy, start):
         beta, forward = -energy.output.curvature, start.z[1]
         step = torch.where(beta < 0.2, beta, torch.where(beta < 0.5, 0.01, 10.0))
-        end = Point.of(net, energy, [start.z[0], forward + step * (forward - y)])
+        end = Iterate.of(net, energy, [start.z[0], forward + step * (forward - y)])
         return end, lnn.Report(1, beta[:, 0], beta[:, 0] > 0, beta[:, 0] < 0)
 
     net, x, y, r = one_layer()
@@ -221,7 +221,7 @@ def test_beta_at_which_inference_fails_is_too_large(kind):
         move = beta / (1 - beta) if kind == "unbounded" else torch.where(lost, 0, beta / (1 - beta))
         z = [start.z[0], start.z[1] + move[:, None] * (start.z[1] - y)]
         flagged = lost if kind == "unbounded" else torch.zeros_like(lost)
-        return Point.of(net, energy, z), Report(3, torch.zeros_like(beta), ~lost, flagged)
+        return Iterate.of(net, energy, z), Report(3, torch.zeros_like(beta), ~lost, flagged)
 
     objective = ConstrainedAROVR(1e6, solver=solver)
     values = objective(net, x, y, "none")

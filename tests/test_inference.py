@@ -17,7 +17,7 @@ from strategies import (
 
 import lnn_core as lnn
 from lnn_core.inference import minimise, sweep
-from lnn_core.points import residual
+from lnn_core.inference.iterate import residual
 
 each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
 EXACT = lnn.Shooting(tolerance=1e-20, max_passes=3000, every=True)

@@ -5,6 +5,7 @@ networks the closed form and the exact border of ``1/λ_max(K)`` with K multipli
 """
 
 import math
+from itertools import islice
 
 import pytest
 import torch
@@ -15,19 +16,13 @@ from strategies import POTENTIALS, gammas, networks, random_inputs, random_netwo
 
 import lnn_core as lnn
 from lnn_core import oracle
-from lnn_core.inference import minimise
-from lnn_core.points import Point, residual, scale
-from lnn_core.shooting import Shots, falls_forever
+from lnn_core.inference import Shooting, forward_point, minimise
+from lnn_core.inference.iterate import Iterate, residual, scale
+from lnn_core.inference.shooting import is_unbounded_below
 from lnn_core.training import fit
 
 each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
 EXACT = lnn.Shooting(tolerance=1e-20, max_passes=3000, every=True)
-
-
-def forward_point(net, x, energy):
-    """Where inference starts, by its definition."""
-    with torch.no_grad():
-        return Point.of(net, energy, net.activations(x))
 
 
 def border(net):
@@ -56,14 +51,12 @@ def test_every_pass_descends(base, net, seed, weight, tilted):
     energy = potential + weight * gamma[-1].min().item() * lnn.Euclidean(y)
     start = forward_point(net, x, energy)
     with torch.no_grad():
-        shots = Shots(net, energy, start)
-        for _ in range(12):
-            before = shots.point.energy
-            shots.once()
-            rounding = 1e-12 * scale(start, shots.point)
-            assert (shots.point.energy <= before + rounding).all()
-            torch.testing.assert_close(shots.point.energy, energy(net, shots.point.z),
-                                       rtol=1e-9, atol=1e-9)
+        before = start.energy
+        for state in islice(Shooting.iterate(net, energy, start), 12):
+            now = state.iterate
+            assert (now.energy <= before + 1e-12 * scale(start, now)).all()
+            torch.testing.assert_close(now.energy, energy(net, now.z), rtol=1e-9, atol=1e-9)
+            before = now.energy
 
 
 @pytest.mark.parametrize("scale_", [2.0, 4.0])
@@ -269,9 +262,9 @@ def test_the_direction_stays_in_the_domain(sign):
         net.weight(2).copy_(torch.tensor([[3.0, -3.0]]))
     energy = lnn.FenchelYoung() - 0.2 * lnn.Euclidean(torch.zeros(1, 1).double())
     x, there = (sign * torch.tensor([v], dtype=torch.float64) for v in ([1.0], [5.0, 0.0]))
-    start = Point.of(net, energy, net.activations(x[None]))
-    end = Point.of(net, energy, [x[None], there[None], sign * torch.tensor([[12.0]]).double()])
-    assert falls_forever(net, energy, start, end).all()
+    start = Iterate.of(net, energy, net.activations(x[None]))
+    end = Iterate.of(net, energy, [x[None], there[None], sign * torch.tensor([[12.0]]).double()])
+    assert is_unbounded_below(net, energy, start, end).all()
 
 
 def test_only_the_samples_concerned_are_flagged():

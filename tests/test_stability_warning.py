@@ -15,7 +15,7 @@ import lnn_core as lnn
 from lnn_core import data, objectives
 from lnn_core.inference import InferenceDiverged, Report
 from lnn_core.objectives import StabilityWarning
-from lnn_core.points import Point, without_minimum
+from lnn_core.inference.iterate import Iterate, without_minimum
 from lnn_core.training import fit, stream, train_epoch
 
 SIZES = (5, 4, 6, 3)
@@ -159,7 +159,7 @@ def test_an_energy_that_overflows_raises():
     def solver(net, energy, start):
         z = [start.z[0], *(torch.full_like(z_k, 1e30) for z_k in start.z[1:])]
         done = torch.ones(len(z[0]), dtype=torch.bool)
-        return Point.of(net, energy, z), Report(1, torch.zeros(len(z[0])), done, ~done)
+        return Iterate.of(net, energy, z), Report(1, torch.zeros(len(z[0])), done, ~done)
 
     with pytest.raises(InferenceDiverged, match="energy is no longer finite"):
         lnn.AROVR(0.2, solver=solver)(*switches(torch.float32))

@@ -13,7 +13,7 @@ from ..losses import Linear
 from ..network import Activations
 from ..objectives import AROVR
 from ..potentials import FenchelYoung
-from ..sweeps import sweep
+from ..inference import sweep
 from .adversarial import LINEAR, admissible, arovr, generalized
 from .borders import HOMOGENEOUS, violation
 from .statements import equal, gradient, minimum, statement

@@ -1,4 +1,4 @@
-"""What inference works on and what it reports: points, gaps, and how far from stationary."""
+"""What inference works on and what it reports: iterates, gaps, how far from stationary."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .convex import Box, Tanh
-from .network import Activations, LiftedNetwork
-from .potentials import Energy, FenchelYoung, LeastSquares, innermost
+from ..convex import Box, Tanh
+from ..network import Activations, LiftedNetwork
+from ..potentials import Energy, FenchelYoung, LeastSquares, innermost
 
 
 class InferenceDiverged(RuntimeError):
@@ -18,7 +18,7 @@ class InferenceDiverged(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Point:
+class Iterate:
     """Activations and what they cause; lists are indexed by layer, entry 0 of a and e is None.
 
     z : [x, z_1, …, z_L].
@@ -35,8 +35,8 @@ class Point:
 
     @classmethod
     def of(cls, net: LiftedNetwork, energy: Energy, z: Activations,
-           a: list[Tensor | None] | None = None) -> Point:
-        """The point of these activations; pre-activations that are not given are computed."""
+           a: list[Tensor | None] | None = None) -> Iterate:
+        """The iterate with these activations; pre-activations that are not given are computed."""
         layers = range(1, net.depth + 1)
         known = [None] * (net.depth + 1) if a is None else a
         a = [None] + [net.preactivation(k, z) if known[k] is None else known[k] for k in layers]
@@ -46,6 +46,13 @@ class Point:
             value = value + share
             e.append(error)
         return cls(z, a, e, value)
+
+    def where(self, mask: Tensor, other: Iterate) -> Iterate:
+        """This iterate for the samples in the mask, (batch, 1); the other one elsewhere."""
+        z, a, e = ([None if v is None else torch.where(mask, u, v) for u, v in zip(*lists)]
+                   for lists in ((self.z, other.z), (self.a, other.a), (self.e, other.e)))
+        return Iterate([self.z[0], *z[1:]], a, e,
+                       torch.where(mask[:, 0], self.energy, other.energy))
 
 
 @dataclass(frozen=True)
@@ -107,11 +114,11 @@ def without_minimum(net: LiftedNetwork, energy: Energy, proved: Tensor) -> Tenso
 
 
 #: A solver takes the forward pass and returns where it ended, and a report.
-Solver = Callable[[LiftedNetwork, Energy, Point], tuple[Point, Report]]
+Solver = Callable[[LiftedNetwork, Energy, Iterate], tuple[Iterate, Report]]
 
 
 @torch.no_grad()
-def residual(net: LiftedNetwork, energy: Energy, point: Point) -> Tensor:
+def residual(net: LiftedNetwork, energy: Energy, now: Iterate) -> Tensor:
     """‖z − z⁺‖, shape (batch,), for the z⁺ with which every layer would answer the others.
 
     z⁺_k = argmin over z of D_k(z, a_k) − zᵀ Σ W_k′kᵀ e_k′ [+ h for k = L], all layers at
@@ -120,14 +127,14 @@ def residual(net: LiftedNetwork, energy: Energy, point: Point) -> Tensor:
     """
     h, total = energy.output, 0.0
     for k in range(1, net.depth + 1):
-        signal = net.feedback(k, point.e)
+        signal = net.feedback(k, now.e)
         pull, curvature = (h.pull, h.curvature) if signal is None else (signal, 0.0)
-        answer = energy.potential.respond(k, net.function(k), point.a[k], pull, curvature)
-        total = total + (answer - point.z[k]).square().sum(-1)
+        answer = energy.potential.respond(k, net.function(k), now.a[k], pull, curvature)
+        total = total + (answer - now.z[k]).square().sum(-1)
     return total.sqrt()
 
 
-def scale(start: Point, end: Point) -> Tensor:
+def scale(start: Iterate, end: Iterate) -> Tensor:
     """What gaps are relative to, shape (batch,): max(|E|, the gain over the start).
 
     A little more, so that it is never below what rounding the outputs would change.

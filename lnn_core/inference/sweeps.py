@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import at_least
-from .kinds import MOST, number
-from .network import Activations, LiftedNetwork
-from .points import InferenceDiverged, Point, Report, residual, scale
-from .potentials import Energy
+from ..checks import at_least
+from ..kinds import MOST, number
+from ..network import Activations, LiftedNetwork
+from .iterate import InferenceDiverged, Iterate, Report, residual, scale
+from ..potentials import Energy
 
 
 def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
@@ -63,12 +63,12 @@ class PaperSweeps:
             raise ValueError(f"tolerance={self.tolerance} must not be negative")
 
     def __call__(self, net: LiftedNetwork, energy: Energy,
-                 start: Point) -> tuple[Point, Report]:
+                 start: Iterate) -> tuple[Iterate, Report]:
         """Where the passes end; raises InferenceDiverged if that is not finite."""
         z, a = list(start.z), list(start.a)
         for _ in range(self.passes):
             sweep(net, energy, z, a)
-        end = Point.of(net, energy, z, a)
+        end = Iterate.of(net, energy, z, a)
         lost = ~torch.isfinite(end.energy)
         if lost.any():
             raise InferenceDiverged(f"activations of {int(lost.sum())} of {len(lost)} samples ran "

@@ -14,11 +14,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .checks import check_finite, no_transforms, own_precision, prepared
-from .kinds import expect, expect_function
-from .network import Activations, LiftedNetwork
-from .points import InferenceDiverged, Point, Report, Solver, without_minimum
-from .potentials import Energy
+from ..checks import check_finite, no_transforms, own_precision, prepared
+from ..kinds import expect, expect_function
+from ..network import Activations, LiftedNetwork
+from .iterate import InferenceDiverged, Iterate, Report, Solver, without_minimum
+from ..potentials import Energy
 from .shooting import Shooting
 from .sweeps import PaperSweeps, paper_sweeps, sweep
 
@@ -29,7 +29,7 @@ __all__ = ["InferenceDiverged", "PaperSweeps", "Report", "Shooting", "checked_so
 
 @torch.no_grad()
 def forward_point(net: LiftedNetwork, x: Tensor, energy: Energy,
-                  rows: Tensor | None = None) -> Point:
+                  rows: Tensor | None = None) -> Iterate:
     """The forward pass as a solver's start, with its pre-activations and its energy.
 
     The energy may be that of these ``rows`` of x, which may repeat.
@@ -40,24 +40,24 @@ def forward_point(net: LiftedNetwork, x: Tensor, energy: Energy,
         z.append(net.function(k).activation(a[k]))
     if rows is not None:
         z, a = ([None if v is None else v[rows] for v in values] for values in (z, a))
-    return Point(z, a, [None] + [0.0] * net.depth,
+    return Iterate(z, a, [None] + [0.0] * net.depth,
                  energy.potential.forward_value(z) + energy.output(z[-1]))
 
 
 @torch.no_grad()
 def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | None = None,
-             rows: Tensor | None = None) -> tuple[Point, Report]:
+             rows: Tensor | None = None) -> tuple[Iterate, Report]:
     """:func:`infer`, with all that is known about where it ended.
 
     Input is not checked again. The energy may be that of these ``rows`` of x, which may
     repeat: their forward pass is computed once.
     """
     start = forward_point(net, x, energy, rows)
-    point, report = (solver or Shooting())(net, energy, start)
-    if not math.isfinite(float(point.energy.sum())):  # of the user's own solver, or input far off
+    end, report = (solver or Shooting())(net, energy, start)
+    if not math.isfinite(float(end.energy.sum())):  # of the user's own solver, or input far off
         raise InferenceDiverged("activations ran away: their energy is no longer finite; "
                                 "lower beta or raise gamma")
-    return point, replace(report, infinite=without_minimum(net, energy, report.unbounded))
+    return end, replace(report, infinite=without_minimum(net, energy, report.unbounded))
 
 
 @own_precision
