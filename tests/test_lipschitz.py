@@ -275,5 +275,5 @@ def test_bad_input_is_named(idle):
         with pytest.raises(ValueError, match=f"steps={steps}"):
             lipschitz.lower(net, x, steps)
     net.weights[1].data[0, 0] = np.inf
-    with pytest.raises(ValueError, match="layer 2 holds inf"):
+    with pytest.raises(ValueError, match="a weight into layer 2 holds inf"):
         lipschitz.bracket(net, x)
