@@ -34,17 +34,17 @@ def check_network(net: LiftedNetwork, name: str = "net") -> LiftedNetwork:
 def prepared(net: LiftedNetwork, x: Tensor) -> tuple[LiftedNetwork, Tensor]:
     """The network with its weights held fixed, and x, once checked; both in at least float32."""
     net = check_network(net)
-    _check_batch(x, net.sizes[0], net.dtype)
+    check_input(net, x)
     dtype = torch.promote_types(net.dtype, LEAST)
     return net.fixed(dtype), x.to(dtype)
 
 
 def check_input(net, x: Tensor) -> None:
-    """x is a finite (batch, d_0) tensor of the network's type with at least one sample."""
-    _check_batch(x, net.sizes[0], net.weights[0].dtype)
+    """x is a finite (batch, d_0) tensor of the network's type with at least one sample.
 
-
-def _check_batch(x: Tensor, width: int, dtype: torch.dtype) -> None:
+    The network is a LiftedNetwork with its weights held fixed, or an LRRN.
+    """
+    width, dtype = net.sizes[0], net.dtype
     expect("x", x, Tensor, "a tensor with one row per sample")
     if x.ndim != 2 or x.shape[1] != width:
         raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {width})")

@@ -57,6 +57,13 @@ def integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
                  for value in expect_sequence(name, values, "integers"))
 
 
+def expect_generator(name: str, value: torch.Generator | None) -> torch.Generator | None:
+    """The value; TypeError where it is neither None nor a torch.Generator."""
+    if value is not None:
+        expect(name, value, torch.Generator, "a torch.Generator")
+    return value
+
+
 def described(value: object) -> str:
     """The kind of a value and, where it is short, the value: "a float (0.5)"."""
     if value is None:

@@ -18,7 +18,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from .kinds import expect, expect_function
+from .kinds import expect, expect_function, expect_generator
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Targeted:
     """
 
     def __init__(self, generator: torch.Generator | None = None):
-        self.generator = generator
+        self.generator = expect_generator("generator", generator)
 
     def __call__(self, loss, target: Tensor) -> Loss:
         classes = target.shape[1]

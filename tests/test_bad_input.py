@@ -5,6 +5,7 @@ belong there. The error has to be a TypeError or ValueError that names the argum
 computing.
 """
 
+import copy
 import math
 from functools import partial
 
@@ -14,6 +15,9 @@ import torch
 from torch import nn
 
 import lnn_core as lnn
+from lnn_core import data, training
+from lnn_core.lrrn.experiments import filters, gaussian, packed
+from lnn_core.propositions import STATEMENTS
 from lnn_core.tilts import DropoutTilt, GaussianTilt
 
 NET = lnn.LiftedNetwork([4, 3, 2], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -25,6 +29,7 @@ OBJECTIVE = {"loss": lnn.Euclidean, "potential": U, "solver": lnn.Shooting()}
 TARGETED = {"alpha": 0.4, "beta": 0.25, "attack": lnn.untargeted, "tilt": GaussianTilt(0.1), **OBJECTIVE}
 Z = NET.activations(X)
 DISTANCE = lnn.ElementWise([1.0, 1.0])
+LEARNER, SPLIT = copy.deepcopy(NET), data.Split(X, Y)
 
 CALLS = {
     "LiftedNetwork": (lnn.LiftedNetwork, {
@@ -75,6 +80,17 @@ CALLS = {
     "oracle.growth": (lnn.oracle.growth, {"net": TOY, "energy": TOY_ENERGY}),
     "oracle.objective": (lnn.oracle.objective, {
         "objective": lnn.AROVR(0.1), "net": TOY, "x": TOY_X, "y": torch.zeros(2, 1).double()}),
+    "fit": (training.fit, {
+        "net": LEARNER, "objective": lnn.AROVR(0.1), "train": SPLIT, "validation": SPLIT,
+        "test": SPLIT, "epochs": 1, "patience": 1, "batch": 2, "learning_rate": 1e-3,
+        "generator": torch.Generator(), "omit_unbounded": False, "clip": 1.0,
+        "on_epoch": lambda epoch, history: None}),
+    "train_epoch": (training.train_epoch, {
+        "net": LEARNER, "objective": lnn.AROVR(0.1), "train": SPLIT,
+        "optimizer": torch.optim.SGD(LEARNER.parameters(), lr=1e-3), "batch": 2,
+        "generator": torch.Generator(), "omit_unbounded": False, "clip": 1.0}),
+    "accuracy": (training.accuracy, {"net": LEARNER, "split": SPLIT}),
+    "Targeted": (lnn.Targeted, {"generator": torch.Generator()}),
 }
 #: What a number, a text, an object, a torch module and a class stand for.
 JUNK = {"number": 0.5, "text": "relu", "object": object(), "module": nn.Linear(4, 2), "class": lnn.ReLU,
@@ -83,7 +99,8 @@ JUNK = {"number": 0.5, "text": "relu", "object": object(), "module": nn.Linear(4
 FINE = {("delta", "number"), ("sd", "number"), ("rate", "number"), ("M", "number"), ("lower", "number"),
         ("upper", "number"), ("tolerance", "number"), ("beta", "number"), ("alpha", "number"),
         ("weight", "number"), ("curvature", "number"), ("solver", "module"), ("attack", "module"),
-        ("tilt", "module"), ("distance", "module"), ("loss", "module"), ("loss", "class")}
+        ("tilt", "module"), ("distance", "module"), ("loss", "module"), ("loss", "class"),
+        ("clip", "number"), ("learning_rate", "number"), ("on_epoch", "module")}
 
 
 @pytest.mark.parametrize("junk", JUNK)
@@ -385,6 +402,23 @@ def test_another_default_device(seeded):
         toy = lnn.LiftedNetwork([4, 1, 1], generator=generator, device="cpu", dtype=torch.float64)
         zero = torch.zeros(2, 1, dtype=torch.float64, device="cpu")
         values += [lnn.oracle.objective(lnn.AROVR(0.1), toy, x.double(), zero).sum()]
+        split = data.Split(x, y)
+        for objective in (lnn.BackPropagation(), lnn.TargetedAROVR(0.4, 0.1, attack, tilt=tilt[0])):
+            history = training.fit(net, objective, split, split, split, epochs=2, batch=1, clip=0.1,
+                                   omit_unbounded=True, generator=generator)
+            values += [number for curve in vars(history).values() for number in curve]
+        values += net.parameters()
+        lrrn = lnn.lrrn.LRRN([4, 3, 2], generator=generator, device="cpu")
+        optimizer = torch.optim.SGD(lrrn.parameters(), lr=0.1)
+        values += training.train_epoch(lrrn, lnn.lrrn.Contrastive(), split, optimizer, 1, generator)
+        values += [training.accuracy(lrrn, split), lnn.lrrn.certified_radius(lrrn, x),
+                   gaussian(x, 3, torch.Generator("cpu").manual_seed(2)),
+                   filters({"filters": packed(lrrn.weights[0])}),
+                   lnn.lrrn.equivalence.without_discount(
+                       lnn.lrrn.LRRN([4, 3, 2], beta=1.0, gamma=0.5, generator=generator,
+                                     device="cpu"))[2],
+                   *(claim(0) for claim in lnn.lrrn.theory.CLAIMS.values()),
+                   *(statement.worst(0) for statement in STATEMENTS.values())]
         return [value.detach().sum().item() if isinstance(value, torch.Tensor) else value
                 for value in values]
 
