@@ -125,7 +125,7 @@ def test_autocasting_is_off_for_every_kind_of_device():
     torch says which dispatch keys cast, one for each kind of device; a solver looks at them.
     """
     kinds = [name.removeprefix("Autocast") for name in dir(torch._C.DispatchKey)
-             if name.startswith("Autocast")]
+             if name.startswith("Autocast") and "Private" not in name]  # needs a backend to be there
 
     def casting():
         return [kind for kind in kinds if not torch._C._dispatch_tls_is_dispatch_key_excluded(
