@@ -106,7 +106,7 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
     """
     _check_epoch(net, objective, batch, generator, omit_unbounded, clip)
     expect("optimizer", optimizer, torch.optim.Optimizer, "an optimizer such as torch.optim.Adam")
-    _check_split("train", _fixed(net), train)
+    _check_split("train", _fixed(net), train, targets=getattr(objective, "uses_targets", True))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     values, norms, reports = [], [], []
     batches = torch.randperm(len(train.y), generator=generator, device=home(generator)).split(batch)
@@ -217,12 +217,16 @@ def _check_epoch(net: LiftedNetwork, objective: Objective, batch: int,
 
 
 def _check_split(name: str, net: LiftedNetwork | LRRN, split: Split, *,
-                 labels: bool = False) -> None:
-    """TypeError or ValueError unless samples and labels (else also targets) fit the network."""
+                 targets: bool = True, labels: bool = False) -> None:
+    """TypeError or ValueError unless samples fit the network, and labels or targets do.
+
+    targets : whether y matters at all; ``labels``: whether it has to be labels.
+    """
     expect(name, split, Split, "a Split of samples x and labels y")
     try:
         check_input(net, split.x)
-        as_targets(net, split.x, split.y)
+        if targets:
+            as_targets(net, split.x, split.y)
         if labels and split.y.is_floating_point():
             raise TypeError(f"y has dtype {split.y.dtype}; expected integer labels")
     except (TypeError, ValueError) as error:
