@@ -156,7 +156,7 @@ def at_default(settings: Settings) -> list[dict]:
 def _in_batches(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[float, Tensor]:
     """Mean passes of the default solver over batches, and the energies where it stopped."""
     passes, ends = [], []
-    for rows in torch.arange(len(x)).split(BATCH):
+    for rows in torch.arange(len(x), device=x.device).split(BATCH):
         point, report = minimise(net, x[rows], energy.take(rows))
         passes.append(report.passes)
         ends.append(point.energy)

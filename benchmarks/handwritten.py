@@ -6,6 +6,7 @@ import torch
 
 from lnn_core.convex import Identity, ReLU
 from lnn_core.data import Split
+from lnn_core.losses import home
 from lnn_core.network import LiftedNetwork
 from lnn_core.training import Epoch
 
@@ -33,9 +34,10 @@ class HandWritten:
     def epoch(self, samples: Split, batch: int,
               generator: torch.Generator | None = None) -> Epoch:
         """One pass over the samples; returns what ``train_epoch`` does."""
-        one_hot = torch.eye(self.net.sizes[-1], dtype=samples.x.dtype)[samples.y]
+        one_hot = torch.eye(self.net.sizes[-1], dtype=samples.x.dtype, device=samples.x.device)[samples.y]
         total = 0.0
-        for rows in torch.randperm(len(one_hot), generator=generator).split(batch):
+        order = torch.randperm(len(one_hot), generator=generator, device=home(generator))
+        for rows in order.split(batch):
             total += self.step(samples.x[rows], one_hot[rows])
         return Epoch(total / len(one_hot), passes=0.0, gap=0.0, converged=1.0)
 

@@ -140,5 +140,5 @@ def part(samples: Split, count: int, i: int) -> Split:
     """A random part of the samples, another one for every i."""
     if count > len(samples.y):
         raise ValueError(f"count={count} must be at most the {len(samples.y)} samples there are")
-    rows = torch.randperm(len(samples.y), generator=stream(i, "part"))[:count]
+    rows = torch.randperm(len(samples.y), generator=stream(i, "part"), device="cpu")[:count]
     return Split(samples.x[rows], samples.y[rows])

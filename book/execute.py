@@ -56,6 +56,7 @@ def execute(path: Path) -> None:
 
 
 def main() -> None:
+    """Execute the notebooks named on the command line, or all that are committed."""
     for path in map(Path, sys.argv[1:] or committed_notebooks()):
         print(f"==> Running {path}", flush=True)
         execute(path.resolve())

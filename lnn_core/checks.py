@@ -1,16 +1,18 @@
-"""Checks of what users pass in: each names the value and the bound it broke."""
+"""Checks of what users pass in: each names the value and the bound it broke.
+
+TypeError for a value of the wrong kind (:mod:`.kinds`), ValueError for one out of bounds.
+"""
 
 from __future__ import annotations
 
 import functools
 import math
-import operator
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from .kinds import described, expect, number
+from .kinds import described, expect, integer, number
 from .network import LiftedNetwork
 
 #: Objectives and bounds of a network in half precision are computed in this one.
@@ -32,25 +34,25 @@ def check_network(net: LiftedNetwork, name: str = "net") -> LiftedNetwork:
 def prepared(net: LiftedNetwork, x: Tensor) -> tuple[LiftedNetwork, Tensor]:
     """The network with its weights held fixed, and x, once checked; both in at least float32."""
     net = check_network(net)
-    _check_batch(x, net.sizes[0], net.dtype)
+    check_input(net, x)
     dtype = torch.promote_types(net.dtype, LEAST)
     return net.fixed(dtype), x.to(dtype)
 
 
 def check_input(net, x: Tensor) -> None:
-    """x is a finite (batch, d_0) tensor of the network's type with at least one sample."""
-    _check_batch(x, net.sizes[0], net.weights[0].dtype)
+    """x is a finite (batch, d_0) tensor of the network's type with at least one sample.
 
-
-def _check_batch(x: Tensor, width: int, dtype: torch.dtype) -> None:
-    _check_tensor("x", x)
+    The network is a LiftedNetwork with its weights held fixed, or an LRRN.
+    """
+    width, dtype = net.sizes[0], net.dtype
+    expect("x", x, Tensor, "a tensor with one row per sample")
     if x.ndim != 2 or x.shape[1] != width:
         raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {width})")
     if len(x) == 0:
         raise ValueError(f"x is an empty batch, shape (0, {width})")
     if x.dtype != dtype:
         raise ValueError(f"x has dtype {x.dtype}; the network has {dtype}")
-    check_finite("x", x)
+    finite("x", x)
 
 
 def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
@@ -59,10 +61,10 @@ def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
     Raises ValueError for a batch size other than x's, labels outside 0…d_L − 1, another
     width, or values that are not finite; TypeError for y that is no tensor of either kind.
     """
-    _check_tensor("y", y)
+    expect("y", y, Tensor, "a tensor with one row per sample")
     outputs = net.sizes[-1]
-    if len(y) != len(x):
-        raise ValueError(f"y has {len(y)} samples; x has {len(x)}")
+    if y.shape[:1] != x.shape[:1]:
+        raise ValueError(f"y has shape {tuple(y.shape)}; x has {len(x)} samples")
     if y.dtype == torch.bool or y.is_complex():
         raise TypeError(f"y has dtype {y.dtype}; expected integer labels or floating-point targets")
     if not y.is_floating_point():
@@ -76,7 +78,7 @@ def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
         return x.new_zeros(len(y), outputs).scatter_(1, y[:, None], 1.0)
     if y.shape != (len(x), outputs):
         raise ValueError(f"y has shape {tuple(y.shape)}; expected {(len(x), outputs)}")
-    check_finite("y", y)
+    finite("y", y)
     return y.to(x.dtype)
 
 
@@ -84,12 +86,18 @@ def own_precision(function: Callable) -> Callable:
     """The function with autocasting off: differences of energies do not survive bfloat16."""
     @functools.wraps(function)
     def precise(*arguments, **options):
-        devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
-        if not devices:
+        with torch._C._DisableAutocast():  # torch.autocast(enabled=False) is for one kind of device
             return function(*arguments, **options)
-        with torch.autocast(devices[0], enabled=False):
-            return precise(*arguments, **options)
     return precise
+
+
+def check_double(device: torch.device, what: str) -> None:
+    """ValueError where a device cannot compute in float64, as Apple's MPS cannot."""
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{what} is computed in float64, which {device.type} lacks: move the "
+                         "network and its data to the CPU, or raise beta (delta)") from error
 
 
 def no_transforms() -> None:
@@ -115,13 +123,13 @@ def not_negative(name: str, value: float) -> float:
 
 
 def at_least(name: str, value: int, least: int, most: int | None = None) -> int:
-    """The value; ValueError unless it is an integer from ``least`` (to ``most``)."""
-    integer = hasattr(value, "__index__") and not isinstance(value, (bool, Tensor))
-    if not (integer and value >= least):
-        raise ValueError(f"{name}={value!r} must be an integer of at least {least}")
+    """The value as an int; ValueError where it is below ``least`` or above ``most``."""
+    value = integer(name, value)
+    if value < least:
+        raise ValueError(f"{name}={value} must be at least {least}")
     if most is not None and value > most:
         raise ValueError(f"{name}={value} must be at most {most}")
-    return operator.index(value)
+    return value
 
 
 def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
@@ -130,40 +138,22 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}")
 
 
-def _check_tensor(name: str, value: Tensor) -> None:
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        what = "a single number" if isinstance(value, Tensor) else described(value)
-        raise TypeError(f"{name} is {what}; expected a tensor with one row per sample")
-
-
 def finite(name: str, values: Tensor) -> None:
-    """ValueError where an entry of a tensor of any shape is not finite."""
-    if not _all_finite(values):
-        values = torch.func.debug_unwrap(values)
-        raise ValueError(f"{name} holds {values[~torch.isfinite(values)][0].item()}; all values "
-                         "must be finite")
-
-
-def _all_finite(values: Tensor) -> bool:
-    values = torch.func.debug_unwrap(values)  # under vmap: the values of all mapped calls
+    """ValueError where an entry of a tensor of any shape is not finite; it says which."""
+    values = torch.func.debug_unwrap(values).detach()  # under vmap: those of all mapped calls
     # A sum is ten times as fast as a look at every entry; it may overflow where all are finite.
-    return math.isfinite(values.detach().sum().item()) or bool(torch.isfinite(values).all())
-
-
-def check_finite(name: str, values: Tensor) -> None:
-    """ValueError where the rows of a tensor are not all finite."""
-    if not _all_finite(values):
-        values = torch.func.debug_unwrap(values)
-        rows = values.reshape(len(values), -1) if values.ndim else values.reshape(1, 1)
-        row, column = torch.isfinite(rows).logical_not().nonzero()[0].tolist()
-        raise ValueError(f"{name} holds {rows[row, column].item()} in sample {row}; "
-                         "all values must be finite")
+    if math.isfinite(values.sum().item()):
+        return
+    bad = ~torch.isfinite(values)
+    if bad.any():
+        where = f" at {bad.nonzero()[0].tolist()}" if values.ndim else ""
+        raise ValueError(f"{name} holds {values[bad][0].item()}{where}; all values must be finite")
 
 
 def check_finite_weights(net: LiftedNetwork) -> None:
     """ValueError where a weight or bias is not finite."""
     weights, biases = net.tensors()
-    layers = [(k, W) for (_, k), W in zip(net.edges, weights)] + list(enumerate(biases, 1))
-    for k, values in layers:
-        if not (finite := torch.isfinite(values)).all():
-            raise ValueError(f"layer {k} holds {values[~finite][0]:g}: weights must be finite")
+    for (_, k), weight in zip(net.edges, weights):
+        finite(f"a weight into layer {k}", weight)
+    for k, bias in enumerate(biases, 1):
+        finite(f"the bias of layer {k}", bias)

@@ -168,4 +168,5 @@ class Run(Recorded):
 
 @lru_cache(maxsize=4)
 def dataset_of(name: str) -> data.Dataset:
+    """The data set of this name, loaded once in each process."""
     return data.load(name)

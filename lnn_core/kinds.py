@@ -22,9 +22,13 @@ def expect(name: str, value: object, kinds: type | tuple[type, ...], what: str) 
         raise TypeError(f"{name} is {described(value)}; expected {what}")
 
 
-def expect_function(name: str, value: object, what: str, *, but: tuple[type, ...] = ()) -> Callable:
-    """The value; TypeError unless it can be called, is no class, and no instance of ``but``."""
-    if not callable(value) or isinstance(value, (type, *but)):
+def expect_function(name: str, value: object, what: str, *,
+                    but: tuple[type, ...] = (type,)) -> Callable:
+    """The value; TypeError unless it can be called and is no instance of ``but``.
+
+    By default classes are refused: ``Shooting`` where its instance ``Shooting()`` belongs.
+    """
+    if not callable(value) or isinstance(value, but):
         raise TypeError(f"{name} is {described(value)}; expected {what}")
     return value
 
@@ -37,13 +41,27 @@ def expect_sequence(name: str, value: object, what: str) -> tuple:
     return tuple(value)
 
 
+def integer(name: str, value: int) -> int:
+    """The value as an int; TypeError where it is no integer (2.0 and True are none)."""
+    try:
+        if isinstance(value, (bool, Tensor)):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {described(value)}; expected an integer") from None
+
+
 def integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    """The values as a tuple of int; TypeError where one is no integer (2.0 and True are none)."""
-    values = expect_sequence(name, values, "integers")
-    for value in values:
-        if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} holds {described(value)}; expected integers")
-    return tuple(map(operator.index, values))
+    """The values as a tuple of int; TypeError where one is no integer."""
+    return tuple(integer(f"an entry of {name}", value)
+                 for value in expect_sequence(name, values, "integers"))
+
+
+def expect_generator(name: str, value: torch.Generator | None) -> torch.Generator | None:
+    """The value; TypeError where it is neither None nor a torch.Generator."""
+    if value is not None:
+        expect(name, value, torch.Generator, "a torch.Generator")
+    return value
 
 
 def described(value: object) -> str:

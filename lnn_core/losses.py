@@ -18,7 +18,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from .kinds import expect, expect_function
+from .kinds import expect, expect_function, expect_generator
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,22 @@ LossFamily = Callable[[Tensor], Loss]
 
 
 def loss_of(family: LossFamily, target: Tensor) -> Loss:
-    """The loss for these targets; TypeError where the family returns something else."""
-    loss = family(target)
+    """The loss for these targets; TypeError where the family does not take them, or returns
+    something else."""
+    try:
+        loss = family(target)
+    except TypeError as error:  # such as torch's own losses, which take two arguments
+        raise TypeError(f"loss(targets) fails: {error}; expected a Loss, as Euclidean(targets) "
+                        "is") from error
     expect("loss(targets)", loss, Loss, "a Loss, as Euclidean(targets) is")
     return loss
 
 
 def checked_family(family: LossFamily) -> LossFamily:
-    """The family; TypeError where it cannot be one: a Loss, a torch module, a class."""
+    """The family, anything that can be called; TypeError for the rest, and for a Loss, which
+    takes outputs. Whether a call returns a Loss only :func:`loss_of` can tell."""
     return expect_function("loss", family, "a function of the targets that returns a Loss, such as "
-                           "Euclidean", but=(Loss, torch.nn.Module))
+                           "Euclidean", but=(Loss,))
 
 
 def Euclidean(target: Tensor) -> Loss:  # noqa: N802 - reads as the name of a loss
@@ -186,7 +192,7 @@ class Targeted:
     """
 
     def __init__(self, generator: torch.Generator | None = None):
-        self.generator = generator
+        self.generator = expect_generator("generator", generator)
 
     def __call__(self, loss, target: Tensor) -> Loss:
         classes = target.shape[1]

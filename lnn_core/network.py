@@ -232,6 +232,11 @@ def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def checked_functions(depth: int, activation, output) -> tuple[ConvexFunction, ...]:
+    """The convex functions of layers 1, …, depth: one for all hidden ones, or one for each.
+
+    None stands for ``ReLU()`` in hidden layers and ``Identity()`` at the output. TypeError for
+    what is no ConvexFunction, ValueError for the wrong number of them.
+    """
     hidden = ReLU() if activation is None else activation
     what = "a ConvexFunction such as ReLU()"
     if isinstance(hidden, ConvexFunction):

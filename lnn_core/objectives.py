@@ -18,20 +18,23 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from . import envelope
 from .bounds import stability_threshold
-from .checks import as_targets, no_transforms, number, own_precision, positive, prepared
+from .checks import (
+    as_targets, check_double, no_transforms, number, own_precision, positive, prepared,
+)
 from .inference import Report, checked_solver, minimise
 from .kinds import expect, expect_function
 from .inference.iterate import Solver
 from .losses import Euclidean, Loss, LossFamily, Targeted, checked_family, largest, loss_of
 from .network import LiftedNetwork
 from .potentials import (
-    Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted, checked_potential,
+    Energy, FenchelYoung, LeastSquares, Potential, checked_potential, innermost,
 )
 from .tilts import Tilt
 
@@ -94,6 +97,8 @@ class Objective(ABC):
             raise ValueError(f'reduction={reduction!r} must be "mean" or "none"')
         net, x = prepared(net, x)
         dtype = self.precision(x.dtype)
+        if dtype == torch.float64 != x.dtype:
+            check_double(x.device, repr(self))
         target = as_targets(net, x, y).to(dtype)
         values = self.value(net.fixed(dtype), x.to(dtype), target).to(x.dtype)
         return values.mean() if reduction == "mean" else values
@@ -145,10 +150,7 @@ class _Alerts:
 
 def _beyond_border(net: LiftedNetwork, x: Tensor, energy: Energy) -> Tensor | bool:
     """Whether no local optimum next to the forward pass is left, after ``stability_threshold``."""
-    U = energy.potential
-    while isinstance(U, Tilted):  # a linear tilt has no curvature
-        U = U.base
-    gamma, U = (U.gamma, U.base) if isinstance(U, Reweighted) else (None, U)
+    U, gamma = innermost(energy.potential)
     if not isinstance(U, (FenchelYoung, LeastSquares)):
         return False
     push = -1.0 * energy.output.curvature
@@ -300,7 +302,7 @@ class _TargetedObjective(LiftedObjective):
         strength("alpha*beta", self.alpha * self.beta)
         self.attack = Targeted() if attack is None else expect_function(
             "attack", attack, "a function (loss, target) that returns a Loss, such as Targeted()",
-            but=(Loss,))
+            but=(type, Loss))
         self.tilt = tilt if tilt is None else expect_function(
             "tilt", tilt, "a tilt such as GaussianTilt(1/16)")
         self.scale = self.beta * (self.alpha if per_alpha else 1.0)
@@ -309,7 +311,7 @@ class _TargetedObjective(LiftedObjective):
         """The potential of this call, and the losses βᾱℓ⁻ and βαℓ."""
         U = self.potential if self.tilt is None else self.tilt(net, self.potential)
         expect("tilt(net, potential)", U, Potential, "a Potential")
-        attack = self.attack(self.loss, target)
+        attack = self.attack(partial(loss_of, self.loss), target)
         expect("attack(loss, target)", attack, Loss, "a Loss")
         return (U, self.beta * (1 - self.alpha) * attack,
                 self.beta * self.alpha * loss_of(self.loss, target))

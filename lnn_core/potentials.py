@@ -15,6 +15,7 @@ the thing that inference minimises.
 from __future__ import annotations
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -330,8 +331,15 @@ def checked_potential(potential: Potential | None, name: str = "potential") -> P
     return potential
 
 
-def innermost(potential: Potential) -> Potential:
-    """The potential without what reweights and tilts it."""
+def innermost(potential: Potential) -> tuple[Potential, tuple[float | Tensor, ...] | None]:
+    """The potential without what reweights and tilts it, and its γ_1, …, γ_L (None: all 1).
+
+    Together they are its curvature: a linear tilt has none.
+    """
+    gamma = None
     while isinstance(potential, (Reweighted, Tilted)):
+        if isinstance(potential, Reweighted):
+            gamma = (potential.gamma if gamma is None
+                     else tuple(map(operator.mul, gamma, potential.gamma)))
         potential = potential.base
-    return potential
+    return potential, gamma

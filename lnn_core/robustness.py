@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import lipschitz
-from .checks import at_least, check_input, check_network, positive
+from .checks import at_least, check_network, positive, prepared
 from .data import Split
 from .experiments import Run, dataset_of
 from .lrrn.experiments import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
@@ -117,9 +117,10 @@ def radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
     m_x is the margin between the two largest outputs of the forward pass, ρ an upper bound of
     the Lipschitz constant; default :func:`lnn_core.lipschitz.certified`. Høier and Zach
     (2020), section 4.2. ValueError for a ρ that is not positive, such as that of a constant
-    network, whose radii are infinite, a single output, or x that does not fit.
+    network, whose radii are infinite, a single output, or x that does not fit. In the network's
+    type, at least float32.
     """
-    check_input(check_network(net), x)
+    net, x = prepared(net, x)
     if net.sizes[-1] < 2:
         raise ValueError("a margin needs at least 2 outputs; the network has 1")
     rho = positive("rho", lipschitz.certified(net) if rho is None else rho)
@@ -132,6 +133,7 @@ def _recorded_radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> 
 
     Training can collapse a layer: the output is then constant, and all changes are certified.
     """
+    net = check_network(net)  # one network for ρ and for the margins
     rho = lipschitz.certified(net) if rho is None else rho
     return x.new_zeros(len(x)) if rho == 0 else radii(net, x, rho)
 

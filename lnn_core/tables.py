@@ -46,10 +46,12 @@ class Summary:
 
     @property
     def n(self) -> int:
+        """How many values there are."""
         return len(self.values)
 
     @property
     def mean(self) -> float:
+        """The arithmetic mean of the values."""
         return math.fsum(self.values) / self.n
 
     @property

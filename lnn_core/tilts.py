@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_network, number, positive
-from .kinds import expect
+from .kinds import expect_generator
 from .losses import home
 from .network import LiftedNetwork
 from .potentials import Potential, Tilted, checked_potential
@@ -21,9 +21,7 @@ class Tilt(ABC):
     """
 
     def __init__(self, *, output: bool = True, generator: torch.Generator | None = None):
-        if generator is not None:
-            expect("generator", generator, torch.Generator, "a torch.Generator")
-        self.output, self.generator = output, generator
+        self.output, self.generator = output, expect_generator("generator", generator)
 
     @abstractmethod
     def draw(self, size: int) -> Tensor:

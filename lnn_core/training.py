@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from .checks import positive
+from .checks import as_targets, at_least, check_input, check_network, positive
 from .data import Split
+from .kinds import expect, expect_function, expect_generator
 from .losses import home
+from .lrrn.model import LRRN
+from .lrrn.objectives import EnergyLoss
 from .network import LiftedNetwork
 from .objectives import Objective
 
@@ -32,7 +35,12 @@ def stream(seed: int, purpose: str) -> torch.Generator:
 
 @torch.no_grad()
 def accuracy(net: LiftedNetwork, split: Split) -> float:
-    """Share of samples whose largest output (forward pass) is at their label."""
+    """Share of samples whose largest output (forward pass) is at their label.
+
+    TypeError or ValueError where the split does not fit the network, a LiftedNetwork or an LRRN.
+    """
+    net = _fixed(net)
+    _check_split("split", net, split, labels=True)
     blocks = zip(split.x.split(BLOCK), split.y.split(BLOCK))
     return sum(int((net(x).argmax(1) == y).sum()) for x, y in blocks) / len(split.y)
 
@@ -90,7 +98,15 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
     omit_unbounded : average each mini-batch over the samples whose energy was not found
         unbounded; a mini-batch in which none is left changes nothing.
     clip : the largest norm of a mini-batch's gradient; a longer one is shortened to it.
+
+    Raises
+    ------
+    TypeError : an argument of another kind.
+    ValueError : batch below 1, clip not positive, samples that do not fit the network.
     """
+    _check_epoch(net, objective, batch, generator, omit_unbounded, clip)
+    expect("optimizer", optimizer, torch.optim.Optimizer, "an optimizer such as torch.optim.Adam")
+    _check_split("train", _fixed(net), train, targets=getattr(objective, "uses_targets", True))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     values, norms, reports = [], [], []
     batches = torch.randperm(len(train.y), generator=generator, device=home(generator)).split(batch)
@@ -108,12 +124,13 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
             optimizer.step()
             values.append(value.detach())
         reports.append(objective.report)
-    share = torch.tensor([len(rows) for rows in batches], dtype=torch.float64) / len(train.y)
+    share = torch.tensor([len(rows) for rows in batches], dtype=torch.float64,
+                         device="cpu") / len(train.y)
     mean, norms = float(share @ torch.stack(values).to(share)), torch.stack(norms)
     gradients = float(norms.median()), float(norms.max())
     if reports[0] is None:
         return Epoch(mean, 0.0, 0.0, 1.0, 0.0, *gradients)
-    passes = torch.tensor([r.passes for r in reports], dtype=share.dtype)
+    passes = share.new_tensor([r.passes for r in reports])
     gap, converged = (torch.cat([getattr(r, name) for r in reports]) for name in ("gap", "converged"))
     # Only lifted networks' energies can be unbounded: an LRRN's report has no such entry.
     unbounded = torch.cat([getattr(r, "unbounded", torch.zeros_like(r.converged)) for r in reports])
@@ -151,24 +168,66 @@ def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Spli
 
     Raises
     ------
-    ValueError : epochs, patience or batch below 1, clip not positive.
+    TypeError : an argument of another kind.
+    ValueError : epochs, patience or batch below 1, clip or learning_rate not positive, samples
+        that do not fit the network. All before any computing.
     """
-    if min(epochs, batch, epochs if patience is None else patience) < 1:
-        raise ValueError(f"epochs={epochs}, patience={patience} and batch={batch} must be at "
-                         "least 1")
-    if clip is not None:
-        positive("clip", clip)
-    optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, fused=True)
+    splits = {"train": train, "validation": validation, "test": test}
+    _check_epoch(net, objective, batch, generator, omit_unbounded, clip)
+    for name, split in splits.items():
+        _check_split(name, _fixed(net), split, labels=True)
+    epochs = at_least("epochs", epochs, 1)
+    if patience is not None:
+        at_least("patience", patience, 1)
+    if on_epoch is not None:
+        expect_function("on_epoch", on_epoch, "a function (epoch, history)")
+    optimizer = torch.optim.Adam(net.parameters(), lr=positive("learning_rate", learning_rate),
+                                 fused=True)
     history = History()
     for epoch in range(1, epochs + 1):
         done = train_epoch(net, objective, train, optimizer, batch, generator,
                            omit_unbounded=omit_unbounded, clip=clip)
         for name, mean in done._asdict().items():
             getattr(history, name).append(mean)
-        for name, split in (("train", train), ("validation", validation), ("test", test)):
+        for name, split in splits.items():
             getattr(history, name).append(accuracy(net, split))
         if on_epoch is not None:
             on_epoch(epoch, history)
         if patience is not None and epoch - history.best_epoch >= patience:
             break
     return history
+
+
+def _fixed(net: LiftedNetwork | LRRN) -> LiftedNetwork | LRRN:
+    """The network as it is now; TypeError for what is none."""
+    return net if isinstance(net, LRRN) else check_network(net)
+
+
+def _check_epoch(net: LiftedNetwork, objective: Objective, batch: int,
+                 generator: torch.Generator | None, omit_unbounded: bool,
+                 clip: float | None) -> None:
+    """The errors of :func:`train_epoch` that are about one argument alone."""
+    _fixed(net)
+    expect("objective", objective, (Objective, EnergyLoss), "an objective such as AROVR(0.25)")
+    at_least("batch", batch, 1)
+    expect_generator("generator", generator)
+    expect("omit_unbounded", omit_unbounded, bool, "True or False")
+    if clip is not None:
+        positive("clip", clip)
+
+
+def _check_split(name: str, net: LiftedNetwork | LRRN, split: Split, *,
+                 targets: bool = True, labels: bool = False) -> None:
+    """TypeError or ValueError unless samples fit the network, and labels or targets do.
+
+    targets : whether y matters at all; ``labels``: whether it has to be labels.
+    """
+    expect(name, split, Split, "a Split of samples x and labels y")
+    try:
+        check_input(net, split.x)
+        if targets:
+            as_targets(net, split.x, split.y)
+        if labels and split.y.is_floating_point():
+            raise TypeError(f"y has dtype {split.y.dtype}; expected integer labels")
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None

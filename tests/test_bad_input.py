@@ -5,6 +5,7 @@ belong there. The error has to be a TypeError or ValueError that names the argum
 computing.
 """
 
+import copy
 import math
 from functools import partial
 
@@ -14,6 +15,9 @@ import torch
 from torch import nn
 
 import lnn_core as lnn
+from lnn_core import data, training
+from lnn_core.lrrn.experiments import filters, gaussian, packed
+from lnn_core.propositions import STATEMENTS
 from lnn_core.tilts import DropoutTilt, GaussianTilt
 
 NET = lnn.LiftedNetwork([4, 3, 2], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -25,6 +29,7 @@ OBJECTIVE = {"loss": lnn.Euclidean, "potential": U, "solver": lnn.Shooting()}
 TARGETED = {"alpha": 0.4, "beta": 0.25, "attack": lnn.untargeted, "tilt": GaussianTilt(0.1), **OBJECTIVE}
 Z = NET.activations(X)
 DISTANCE = lnn.ElementWise([1.0, 1.0])
+LEARNER, SPLIT = copy.deepcopy(NET), data.Split(X, Y)
 
 CALLS = {
     "LiftedNetwork": (lnn.LiftedNetwork, {
@@ -75,6 +80,17 @@ CALLS = {
     "oracle.growth": (lnn.oracle.growth, {"net": TOY, "energy": TOY_ENERGY}),
     "oracle.objective": (lnn.oracle.objective, {
         "objective": lnn.AROVR(0.1), "net": TOY, "x": TOY_X, "y": torch.zeros(2, 1).double()}),
+    "fit": (training.fit, {
+        "net": LEARNER, "objective": lnn.AROVR(0.1), "train": SPLIT, "validation": SPLIT,
+        "test": SPLIT, "epochs": 1, "patience": 1, "batch": 2, "learning_rate": 1e-3,
+        "generator": torch.Generator(), "omit_unbounded": False, "clip": 1.0,
+        "on_epoch": lambda epoch, history: None}),
+    "train_epoch": (training.train_epoch, {
+        "net": LEARNER, "objective": lnn.AROVR(0.1), "train": SPLIT,
+        "optimizer": torch.optim.SGD(LEARNER.parameters(), lr=1e-3), "batch": 2,
+        "generator": torch.Generator(), "omit_unbounded": False, "clip": 1.0}),
+    "accuracy": (training.accuracy, {"net": LEARNER, "split": SPLIT}),
+    "Targeted": (lnn.Targeted, {"generator": torch.Generator()}),
 }
 #: What a number, a text, an object, a torch module and a class stand for.
 JUNK = {"number": 0.5, "text": "relu", "object": object(), "module": nn.Linear(4, 2), "class": lnn.ReLU,
@@ -83,7 +99,8 @@ JUNK = {"number": 0.5, "text": "relu", "object": object(), "module": nn.Linear(4
 FINE = {("delta", "number"), ("sd", "number"), ("rate", "number"), ("M", "number"), ("lower", "number"),
         ("upper", "number"), ("tolerance", "number"), ("beta", "number"), ("alpha", "number"),
         ("weight", "number"), ("curvature", "number"), ("solver", "module"), ("attack", "module"),
-        ("tilt", "module"), ("distance", "module")}
+        ("tilt", "module"), ("distance", "module"), ("loss", "module"), ("loss", "class"),
+        ("clip", "number"), ("learning_rate", "number"), ("on_epoch", "module")}
 
 
 @pytest.mark.parametrize("junk", JUNK)
@@ -115,8 +132,16 @@ def test_the_table_is_right(name):
     (lambda: lnn.AROVR(0.25)(nn.Sequential(nn.Linear(4, 2)), X, Y),
      "net is a Sequential; expected a LiftedNetwork"),
     (lambda: lnn.AROVR(0.25)(None, X, Y), "net is None; expected a LiftedNetwork"),
-    (lambda: lnn.AROVR(0.25, loss=nn.CrossEntropyLoss()),
-     "loss is a CrossEntropyLoss; expected a function of the targets that returns a Loss"),
+    (lambda: lnn.AROVR(0.25, loss="mse"),
+     r"loss is a str \('mse'\); expected a function of the targets that returns a Loss"),
+    (lambda: lnn.AROVR(0.25, loss=nn.CrossEntropyLoss())(NET, X, Y),
+     r"loss\(targets\) fails: .* missing 1 required positional argument.*; expected a Loss"),
+    (lambda: lnn.AROVR(0.25, loss=nn.Identity())(NET, X, Y),
+     r"loss\(targets\) is a tensor.*; expected a Loss"),
+    (lambda: lnn.AROVR(0.25, loss=lnn.ReLU)(NET, X, Y),
+     r"loss\(targets\) fails: .*; expected a Loss"),
+    (lambda: lnn.TargetedAROVR(0.4, 0.25, loss=lambda y: y)(NET, X, Y),
+     r"loss\(targets\) is a tensor.*; expected a Loss"),
     (lambda: lnn.AROVR(0.25, loss=lnn.Euclidean(TARGET)), "loss is a Loss; expected a function"),
     (lambda: lnn.AROVR(0.25, loss=lambda y: y)(NET, X, Y),
      r"loss\(targets\) is a tensor.*; expected a Loss"),
@@ -140,6 +165,42 @@ def test_the_words(call, message):
         call()
 
 
+class Doubled:
+    """2·½‖z − y‖², from an object that is called with the targets."""
+
+    def __call__(self, y):
+        return 2 * lnn.Euclidean(y)
+
+
+class DoubledModule(nn.Module):
+    forward = Doubled.__call__
+
+
+class DoubledLoss(lnn.Loss):
+    """The same as a class, whose call makes an instance."""
+
+    def __init__(self, y):
+        super().__init__(((2.0, y),))
+
+
+@pytest.mark.parametrize("family", [lambda y: 2 * lnn.Euclidean(y), Doubled(), Doubled().__call__,
+                                    partial(lambda w, y: w * lnn.Euclidean(y), 2), DoubledModule(),
+                                    DoubledLoss],
+                         ids=["function", "object", "method", "partial", "module", "class"])
+def test_a_loss_is_anything_that_returns_one(family):
+    """If it fails, a loss has to be written as a plain function. Oracle: ½‖z − y‖² twice."""
+    x = torch.ones(3, 4).double()
+    y = nn.functional.one_hot(Y, 2).double()
+    expected = (NET(x) - y).square().sum(1)
+    found = lnn.BackPropagation(family)(NET, x, Y, reduction="none")
+    torch.testing.assert_close(found, expected)
+    for made in (lnn.AROVR(0.1, family), lnn.GeneralizedAROVR(0.1, DISTANCE, loss=family),
+                 lnn.TargetedAROVR(0.4, 0.1, lnn.untargeted, loss=family)):
+        assert torch.isfinite(made(NET, x, Y))
+    lower, upper = lnn.bounds.two_sided(NET, x, Y, 0.01, loss=family)
+    assert (lower <= expected).all() and (expected <= upper).all()
+
+
 @pytest.mark.parametrize("wrong", [0.5, "text", None, lnn.Euclidean],
                          ids=["number", "text", "None", "function"])
 def test_arithmetic_with_what_is_no_loss(wrong):
@@ -158,10 +219,10 @@ def test_arithmetic_with_what_is_no_loss(wrong):
 
 
 @pytest.mark.parametrize(("sizes", "message"), [
-    ([6.9, 5.2, 3.999], r"sizes holds a float \(6.9\); expected integers"),
-    ([4.0, 2], r"sizes holds a float \(4.0\)"), ("345", r"sizes is a str \('345'\)"),
-    ([True, 2], r"sizes holds a bool \(True\)"), (5, r"sizes is an int \(5\)"),
-    ([np.float64(3.0), 2], "sizes holds a float64"), ([None, 2], "sizes holds None")], ids=repr)
+    ([6.9, 5.2, 3.999], r"an entry of sizes is a float \(6.9\); expected an integer"),
+    ([4.0, 2], r"an entry of sizes is a float \(4.0\)"), ("345", r"sizes is a str \('345'\)"),
+    ([True, 2], r"an entry of sizes is a bool \(True\)"), (5, r"sizes is an int \(5\)"),
+    ([np.float64(3.0), 2], "sizes is a float64"), ([None, 2], "an entry of sizes is None")], ids=repr)
 def test_sizes_that_are_no_integers(sizes, message):
     """If it fails, 6.9 units become 6 without a word."""
     with pytest.raises(TypeError, match=message):
@@ -169,7 +230,7 @@ def test_sizes_that_are_no_integers(sizes, message):
 
 
 @pytest.mark.parametrize(("edges", "message"), [
-    ([(0.9, 1.9), (1, 2)], r"edges holds a float \(0.9\)"), (["01", "12"], "an entry of edges is a str"),
+    ([(0.9, 1.9), (1, 2)], r"an entry of edges is a float \(0.9\)"), (["01", "12"], "an entry of edges is a str"),
     ("01", "edges is a str"), ([0, 1], "an entry of edges is an int")], ids=repr)
 def test_edges_that_are_no_integers(edges, message):
     """If it fails, edges are rounded to others."""
@@ -210,8 +271,8 @@ def test_labels_of_no_number_type(y):
     (torch.zeros(3, 1).double(), r"a target has shape \(3, 1\); expected \(3, 2\)"),
     (torch.zeros(2, 2).double(), r"a target has shape \(2, 2\), which does not broadcast to \(3, 2\)"),
     (torch.zeros(3, 2, dtype=torch.int64), "a target has dtype torch.int64; the network has"),
-    (torch.full((3, 2), math.nan).double(), "the output term holds nan in sample 0"),
-    (torch.tensor([[0.0, 0], [0, math.inf], [0, 0]]).double(), "holds inf in sample 1"),
+    (torch.full((3, 2), math.nan).double(), r"the output term holds nan at \[0, 0\]; all values"),
+    (torch.tensor([[0.0, 0], [0, math.inf], [0, 0]]).double(), r"holds inf at \[1, 1\]"),
 ], ids=["labels", "one column", "fewer samples", "integers", "nan", "inf"])
 def test_targets_that_do_not_fit_the_energy(idle, target, message):
     """If it fails, labels are taken for a target that all samples share."""
@@ -251,13 +312,12 @@ def test_tilts_for_another_batch(idle, rows):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: lnn.ConstrainedAROVR(0.1, steps=0), "steps=0 must be an integer of at least 1"),
-    (lambda: lnn.ConstrainedAROVR(0.1, steps=2.5), "steps=2.5 must be an integer"),
+    (lambda: lnn.ConstrainedAROVR(0.1, steps=0), "steps=0 must be at least 1"),
     (lambda: lnn.ConstrainedAROVR(0.1, steps=10**30), "steps=1000.* must be at most 1000000"),
     (lambda: lnn.paper_sweeps(10**30), "passes=1000.* must be at most 1000000"),
     (lambda: lnn.Shooting(max_passes=10**30), "max_passes=1000.* must be at most 1000000"),
     (lambda: lnn.lipschitz.lower(NET, X, steps=10**30), "steps=1000.* must be at most 1000000"),
-    (lambda: lnn.lipschitz.lower(NET, X, steps=1.0), "steps=1.0 must be an integer of at least 0"),
+    (lambda: lnn.lipschitz.lower(NET, X, steps=-1), "steps=-1 must be at least 0"),
 ])
 def test_steps_without_end(idle, make, message):
     """If it fails, a slip of the finger runs for ever."""
@@ -265,19 +325,34 @@ def test_steps_without_end(idle, make, message):
         make()
 
 
+@pytest.mark.parametrize("wrong", [2.5, 1.0, True, "3", None, [3], np.array([1, 2]), Y, int],
+                         ids=lambda wrong: f"{type(wrong).__name__}")
+@pytest.mark.parametrize(("name", "make"), [
+    ("steps", lambda wrong: lnn.ConstrainedAROVR(0.1, steps=wrong)),
+    ("steps", lambda wrong: lnn.lipschitz.lower(NET, X, steps=wrong)),
+    ("passes", lnn.PaperSweeps), ("max_passes", lambda wrong: lnn.Shooting(max_passes=wrong)),
+    ("check_every", lambda wrong: lnn.lrrn.SpectralDescent(check_every=wrong)),
+    ("an entry of sizes", lambda wrong: lnn.LiftedNetwork([4, wrong])),
+    ("an entry of edges", lambda wrong: lnn.LiftedNetwork([4, 3, 2], edges=[(0, 1), (1, wrong)]))])
+def test_counts_that_are_no_integers(name, make, wrong):
+    """If it fails, the same mistake is a ValueError here and a TypeError there."""
+    with pytest.raises(TypeError, match=f"^{name} is .*; expected an integer$"):
+        make(wrong)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("where", ["weight", "bias"])
+@pytest.mark.parametrize("where", ["a weight into", "the bias of"])
 def test_weights_that_are_not_finite(bad, where):
     """If it fails, a bound is NaN, which no comparison notices."""
     net = lnn.LiftedNetwork([4, 3, 2], lnn.Identity())
     with torch.no_grad():
-        (net.weights if where == "weight" else net.biases)[1].view(-1)[0] = bad
+        (net.weights if "weight" in where else net.biases)[1].view(-1)[0] = bad
     x = torch.ones(2, 4)
     for call in (lambda: lnn.bounds.kappa(net), lambda: lnn.bounds.stability_threshold(net),
                  lambda: lnn.bounds.energy_budget(net, x), lambda: lnn.lipschitz.certified(net),
                  lambda: lnn.bounds.reduced(net, x, torch.tensor([0, 1]), 0.1),
                  lambda: lnn.lipschitz.bracket(net, x), lambda: lnn.lipschitz.jacobian_norms(net, x)):
-        with pytest.raises(ValueError, match=f"layer 2 holds {bad:g}: weights must be finite"):
+        with pytest.raises(ValueError, match=f"{where} layer 2 holds {bad} at .*; all values must be"):
             call()
     for call in (lambda: lnn.infer(net, x, U + lnn.Euclidean(torch.zeros(2, 2))),
                  lambda: lnn.AROVR(0.1)(net, x, torch.tensor([0, 1]))):
@@ -327,6 +402,23 @@ def test_another_default_device(seeded):
         toy = lnn.LiftedNetwork([4, 1, 1], generator=generator, device="cpu", dtype=torch.float64)
         zero = torch.zeros(2, 1, dtype=torch.float64, device="cpu")
         values += [lnn.oracle.objective(lnn.AROVR(0.1), toy, x.double(), zero).sum()]
+        split = data.Split(x, y)
+        for objective in (lnn.BackPropagation(), lnn.TargetedAROVR(0.4, 0.1, attack, tilt=tilt[0])):
+            history = training.fit(net, objective, split, split, split, epochs=2, batch=1, clip=0.1,
+                                   omit_unbounded=True, generator=generator)
+            values += [number for curve in vars(history).values() for number in curve]
+        values += net.parameters()
+        lrrn = lnn.lrrn.LRRN([4, 3, 2], generator=generator, device="cpu")
+        optimizer = torch.optim.SGD(lrrn.parameters(), lr=0.1)
+        values += training.train_epoch(lrrn, lnn.lrrn.Contrastive(), split, optimizer, 1, generator)
+        values += [training.accuracy(lrrn, split), lnn.lrrn.certified_radius(lrrn, x),
+                   gaussian(x, 3, torch.Generator("cpu").manual_seed(2)),
+                   filters({"filters": packed(lrrn.weights[0])}),
+                   lnn.lrrn.equivalence.without_discount(
+                       lnn.lrrn.LRRN([4, 3, 2], beta=1.0, gamma=0.5, generator=generator,
+                                     device="cpu"))[2],
+                   *(claim(0) for claim in lnn.lrrn.theory.CLAIMS.values()),
+                   *(statement.worst(0) for statement in STATEMENTS.values())]
         return [value.detach().sum().item() if isinstance(value, torch.Tensor) else value
                 for value in values]
 

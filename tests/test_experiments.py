@@ -132,10 +132,10 @@ def test_unknown_names_are_refused(settings):
     ({"beta": -1.0}, "beta=-1.0 must be positive"), ({"gamma": (1.0, 0.0, 1.0)}, "gamma_2=0.0"),
     ({"method": "arovr_abg", "alpha": 1.5}, "alpha=1.5"),
     ({"method": "arovr_abg", "tilt_sd": 0.0}, "sd=0.0"),
-    *(({name: 0}, f"{name}=0 must be an integer of at least 1")
+    *(({name: 0}, f"{name}=0 must be at least 1")
       for name in ("samples", "batch", "epochs", "patience", "lipschitz")),
     ({"epochs": 1.5}, "epochs=1.5 must be an integer"),
-    ({"pretraining": -1}, "pretraining=-1 must be an integer of at least 0"),
+    ({"pretraining": -1}, "pretraining=-1 must be at least 0"),
     ({"samples": None}, "samples=None must be an integer"),
     ({"hidden": (4.7,)}, r"hidden=\(4.7,\) must be several, each an integer"),
     ({"learning_rate": 0.0}, "learning_rate=0.0 must be positive"),

@@ -35,7 +35,7 @@ def test_sets_that_are_no_boxes():
 @pytest.mark.parametrize("x, y, message", [
     (torch.rand(4), None, r"x has shape \(4,\); the network takes \(batch, 4\)"),
     (torch.zeros(2, 5), None, r"x has shape \(2, 5\); the network takes \(batch, 4\)"),
-    (torch.full((2, 4), float("nan")), None, "x holds nan in sample 0"),
+    (torch.full((2, 4), float("nan")), None, r"x holds nan at \[0, 0\]"),
     (torch.zeros(2, 4), torch.tensor([0, 2]), "label 2 is outside 0…1"),
     (torch.zeros(2, 4), torch.full((2, 2), -0.5), r"y holds -0.5, outside the output's set"),
 ])
@@ -48,9 +48,8 @@ def test_inputs_that_do_not_fit(x, y, message):
 @pytest.mark.parametrize("kind, options, message", [
     (lrrn.SpectralDescent, {"tolerance": 0.0}, "tolerance=0.0 must be positive"),
     (lrrn.CoordinateDescent, {"tolerance": float("inf")}, "tolerance=inf must be positive"),
-    (lrrn.SpectralDescent, {"max_passes": 2.5}, "max_passes=2.5 must be an integer"),
-    (lrrn.CoordinateDescent, {"max_passes": 0}, "max_passes=0 must be an integer of at least 1"),
-    (lrrn.SpectralDescent, {"check_every": 0}, "check_every=0 must be an integer of at least 1"),
+    (lrrn.CoordinateDescent, {"max_passes": 0}, "max_passes=0 must be at least 1"),
+    (lrrn.SpectralDescent, {"check_every": 0}, "check_every=0 must be at least 1"),
 ])
 def test_solvers_that_cannot_be(kind, options, message):
     """If it fails, a solver returns its start, or loops."""
@@ -63,7 +62,7 @@ def test_solvers_that_cannot_be(kind, options, message):
     (torch.rand(2, 4, 1), r"x has shape \(2, 4, 1\)"),
     (torch.rand(0, 4), "x is an empty batch"),
     (torch.rand(2, 4).double(), "x has dtype torch.float64; the network has torch.float32"),
-    (torch.tensor([[0.0] * 4, [0, 0, INF, 0]]), "x holds inf in sample 1"),
+    (torch.tensor([[0.0] * 4, [0, 0, INF, 0]]), r"x holds inf at \[1, 2\]"),
 ])
 @pytest.mark.parametrize("use", [
     lambda net, x: net(x), lambda net, x: lrrn.infer(net, x), lambda net, x: net.quadratic(x),
@@ -85,7 +84,7 @@ def test_parameters_that_have_blown_up_are_named(use, name, value):
     """If it fails, a diverged training run ends in NaN or a linear-algebra error."""
     net = lrrn.LRRN([4, 3, 2])
     dict(net.named_parameters())[name].data.view(-1)[1] = value
-    with pytest.raises(ValueError, match=f"{name} holds {value}; all values must be finite"):
+    with pytest.raises(ValueError, match=f"{name} holds {value} at .*; all values must be finite"):
         use(net)
 
 
@@ -93,12 +92,12 @@ def test_weights_too_large_for_their_type():
     """If it fails, H overflows to a wrong number: each weight is finite, their products not."""
     net = lrrn.LRRN([4, 3, 2])
     net.weights[0].data.fill_(1e30)
-    with pytest.raises(ValueError, match="H holds inf; all values must be finite"):
+    with pytest.raises(ValueError, match=r"H holds inf at \[0, 0\]; all values must be finite"):
         net(torch.ones(1, 4))
 
 
 @pytest.mark.parametrize("sizes, message", [
-    ([4.0, 3, 2], r"sizes holds a float \(4.0\); expected integers"),
+    ([4.0, 3, 2], r"an entry of sizes is a float \(4.0\); expected an integer"),
     ("432", r"sizes is a str \('432'\); expected integers"),
     (4, r"sizes is an int \(4\); expected integers"),
 ])
@@ -142,7 +141,7 @@ A_NET = "expected an LRRN"
     (lambda: lrrn.gain(1.0, None), "beta is None; expected a number"),
     (lambda: bounds.largest_gain("1"), r"beta is a str \('1'\); expected a number"),
     (lambda: lrrn.RRLayer(3, 2, "1"), r"beta is a str \('1'\); expected a number"),
-    (lambda: lrrn.RRLayer(3, 2.0), r"sizes holds a float \(2.0\); expected integers"),
+    (lambda: lrrn.RRLayer(3, 2.0), r"an entry of sizes is a float \(2.0\); expected an integer"),
     (lambda: lrrn.RRLayer(3, 2)(0.5), r"x is a float \(0.5\); expected a tensor"),
     (lambda: lrrn.feed_forward([3, 2], activation=2), r"activation is an int \(2\); expected a class"),
     (lambda: lrrn.LRRN([3, 2], beta="1"), r"beta is a str \('1'\); expected a number or one for each layer"),
@@ -189,8 +188,8 @@ def program(H=((2.0, 0.5), (0.5, 1.0)), g=((1.0, 1.0),), lower=(0.0, 0.0), upper
 @pytest.mark.parametrize("solver", [lrrn.SpectralDescent(), lrrn.CoordinateDescent()],
                          ids=["spectral", "coordinate"])
 @pytest.mark.parametrize("part, value, message", [
-    ("H", ((2.0, NAN), (NAN, 1.0)), "H holds nan; all values must be finite"),
-    ("g", ((1.0, INF),), "g holds inf; all values must be finite"),
+    ("H", ((2.0, NAN), (NAN, 1.0)), r"H holds nan at \[0, 1\]; all values must be finite"),
+    ("g", ((1.0, INF),), r"g holds inf at \[0, 1\]; all values must be finite"),
     ("H", ((2.0, 0.5), (0.4, 1.0)), r"H must be symmetric; H\[0, 1\] is 0.5, H\[1, 0\] is 0.4"),
     ("lower", (0.0, 2.0), "no number lies between lower=2 and upper=1"),
     ("lower", (NAN, 0.0), "no number lies between lower=nan and upper=inf"),

@@ -206,12 +206,12 @@ def test_equal_validation_keeps_the_first_network(monkeypatch):
 
 @pytest.mark.parametrize("make, complaint", [
     (lambda: Classification("svhn"), "dataset='svhn' must be one of mnist, kmnist"),
-    (lambda: Classification(epochs=0), "epochs=0 must be an integer of at least 1"),
-    (lambda: Classification(batch=0), "batch=0 must be an integer of at least 1"),
-    (lambda: Classification(samples=0), "samples=0 must be an integer of at least 1"),
+    (lambda: Classification(epochs=0), "epochs=0 must be at least 1"),
+    (lambda: Classification(batch=0), "batch=0 must be at least 1"),
+    (lambda: Classification(samples=0), "samples=0 must be at least 1"),
     (lambda: Classification(decay=-1.0), "decay=-1.0 must be finite and not negative"),
-    (lambda: Classification(attacked=0), "attacked=0 must be an integer of at least 1"),
-    (lambda: Classification(pretraining=0), "pretraining=0 must be an integer of at least 1"),
+    (lambda: Classification(attacked=0), "attacked=0 must be at least 1"),
+    (lambda: Classification(pretraining=0), "pretraining=0 must be at least 1"),
     (lambda: Classification(learning_rate=0.0), "learning_rate=0.0 must be positive and finite"),
     (lambda: Classification(init="ones"), "init"),
     (lambda: Classification(hidden=(0,)), "0"),

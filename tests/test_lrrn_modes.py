@@ -91,6 +91,6 @@ def test_each_reading_is_told_from_the_others():
 
 def test_bad_count():
     """Broken if a run without modes, which measures nothing, is accepted."""
-    with pytest.raises(ValueError, match="count=0 must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="count=0 must be at least 1"):
         PrincipalModes(count=0)
     assert modes.PrincipalModes().config == {"dataset": "mnist", "count": 32}

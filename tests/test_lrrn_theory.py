@@ -47,7 +47,7 @@ def test_limits_leave_room_for_rounding_alone():
     loose = {name for name, claim in claims.items() if claim.limit == 1e-4}
     assert loose == {"feed_forward_limit", "reconstruction_limit"}  # limits γ → 0
     assert theory.table.__defaults__ == (20, 0)
-    with pytest.raises(ValueError, match="instances=0 must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="instances=0 must be at least 1"):
         theory.table(0)
 
 

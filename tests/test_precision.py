@@ -119,6 +119,35 @@ def test_certificates_are_not_autocast():
         assert all(torch.equal(call(), value) for call, value in zip(calls, expected))
 
 
+def test_autocasting_is_off_for_every_kind_of_device():
+    """If it fails, energies are rounded to bfloat16 on devices that this machine does not have.
+
+    torch says which dispatch keys cast, one for each kind of device; a solver looks at them.
+    """
+    kinds = [name.removeprefix("Autocast") for name in dir(torch._C.DispatchKey)
+             if name.startswith("Autocast") and "Private" not in name]  # needs a backend to be there
+
+    def casting():
+        return [kind for kind in kinds if not torch._C._dispatch_tls_is_dispatch_key_excluded(
+            getattr(torch._C.DispatchKey, f"Autocast{kind}"))]
+
+    def solver(net, energy, start):
+        seen.append(casting())
+        return lnn.Shooting()(net, energy, start)
+
+    (net, x, y, _, _), seen = problem(), []
+    try:
+        for kind in kinds:
+            torch.set_autocast_enabled(kind.lower(), True)
+        seen.append(casting())
+        lnn.AROVR(0.25, solver=solver)(net, x, y)
+        seen.append(casting())
+    finally:
+        for kind in kinds:
+            torch.set_autocast_enabled(kind.lower(), False)
+    assert len(kinds) > 2 and seen == [kinds, [], kinds]
+
+
 # --- small beta ---------------------------------------------------------------------------------------
 
 
@@ -166,6 +195,26 @@ def test_what_double_precision_cannot_hold_is_refused(make):
     """If it fails, the value is infinite, or the gradient noise."""
     with pytest.raises(ValueError, match="beta=.* must be at least 1e-12"):
         make()
+
+
+@pytest.mark.parametrize("objective", [lnn.ROVR(1e-5), lnn.TargetedAROVR(1e-3, 1e-3),
+                                       lnn.ConstrainedAROVR(1e-9)], ids=repr)
+def test_a_device_without_double_precision_is_named(monkeypatch, objective):
+    """Apple's MPS has no float64: if it fails, torch's error does not say who needs it, or why."""
+    empty = torch.empty
+
+    def without_double(*size, dtype=None, **options):
+        if dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return empty(*size, dtype=dtype, **options)
+
+    net, x, y, exact, exact_x = problem()
+    monkeypatch.setattr(torch, "empty", without_double)
+    with pytest.raises(ValueError, match=r"\(.*\) is computed in float64, which cpu lacks: move the "
+                                         r"network and its data to the CPU, or raise beta"):
+        objective(net, x, y)
+    assert torch.isfinite(lnn.ROVR(0.25)(net, x, y))  # float32 is enough
+    assert torch.isfinite(objective(exact, exact_x, y))  # a float64 network is there already
 
 
 # --- saturated units ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Trained lifted networks with an LRRN's measures: on the bundled digits, seconds in all."""
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -166,10 +167,10 @@ def test_a_network_that_collapses_is_recorded(monkeypatch):
     (lambda: Robustness(method="sgd"), "method='sgd' must be one of"),
     (lambda: Robustness(beta=-1.0), "beta=-1"),
     (lambda: Robustness(init="ones"), "init"),
-    (lambda: Robustness(epochs=0), "epochs=0 must be an integer of at least 1"),
-    (lambda: Robustness(samples=0), "samples=0 must be an integer of at least 1"),
-    (lambda: Robustness(batch=0), "batch=0 must be an integer of at least 1"),
-    (lambda: Robustness(attacked=0), "attacked=0 must be an integer of at least 1"),
+    (lambda: Robustness(epochs=0), "epochs=0 must be at least 1"),
+    (lambda: Robustness(samples=0), "samples=0 must be at least 1"),
+    (lambda: Robustness(batch=0), "batch=0 must be at least 1"),
+    (lambda: Robustness(attacked=0), "attacked=0 must be at least 1"),
     (lambda: Robustness(samples=None), "samples=None must be an integer"),
     (lambda: Robustness("mnits"), "dataset='mnits' must be one of"),
     (lambda: Robustness(learning_rate=0.0), "learning_rate=0"),
@@ -199,6 +200,30 @@ def test_a_network_of_another_kind_is_named():
     """Broken if a float in a network's place ends in an AttributeError."""
     with pytest.raises(TypeError, match=r"net is a float \(0.5\); expected a LiftedNetwork"):
         robustness.radii(0.5, torch.zeros(1, 2))
+
+
+def test_one_network_gives_margins_and_bound():
+    """Broken if the bound is of one network and the margins are of another: each time that its
+    weight is computed, a spectral norm moves on. Without it the radius is that of W/‖W‖₂ as
+    the power iteration has it, one step after the last."""
+    torch.manual_seed(0)
+    net, x = LiftedNetwork([4, 3], generator=stream(0, "weights")), torch.ones(1, 4)
+    torch.nn.utils.parametrizations.spectral_norm(net.weights, "0")
+    calls = []
+    net.weights.parametrizations["0"][0].register_forward_hook(lambda *_: calls.append(1))
+    robustness.radii(net, x)
+    assert len(calls) == 1
+    calls.clear()
+    robustness._recorded_radii(net, x)
+    assert len(calls) == 1
+
+
+def test_radii_of_networks_in_half_precision():
+    """Broken if margins are rounded to bfloat16. Oracle: the same weights in float64."""
+    net = LiftedNetwork([4, 8, 3], generator=stream(0, "weights"), dtype=torch.bfloat16)
+    x = torch.linspace(-1, 1, 20).view(5, 4).bfloat16()
+    radii, exact = robustness.radii(net, x), robustness.radii(copy.deepcopy(net).double(), x.double())
+    torch.testing.assert_close(radii.double(), exact, rtol=1e-4, atol=1e-6)
 
 
 def test_the_runs_compared_differ_in_nothing_but_the_network():

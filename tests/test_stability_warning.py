@@ -133,6 +133,20 @@ def test_targeted_objectives_are_concave_above_one_half(linear):
     lnn.ROVR(50 * border)(net, x, labels)
 
 
+@pytest.mark.parametrize("wrap", [
+    lambda U: lnn.Reweighted([2.0] * 3, lnn.Reweighted([0.5] * 3, U)),
+    lambda U: lnn.Reweighted([4.0, 4.0, torch.full((SIZES[-1],), 4.0)], lnn.Reweighted([0.25] * 3, U)),
+    lambda U: lnn.Tilted([None] * 3, lnn.Reweighted([0.5] * 3, lnn.Reweighted([2.0] * 3, U)))],
+    ids=["numbers", "tensors", "tilted"])
+def test_weights_of_weights_multiply(linear, wrap):
+    """If it fails, the border of a potential that is reweighted twice is not known, or another:
+    here the factors cancel, so that it is that of the plain one."""
+    net, x, y, border = linear
+    for factor, beyond in ((0.97, False), (1.03, True)):
+        energy = wrap(lnn.FenchelYoung()) - factor * border * lnn.Euclidean(y)
+        assert objectives._beyond_border(net, x, energy).tolist() == [beyond] * len(x)
+
+
 def test_an_unknown_potential_is_left_alone(linear):
     """A potential of the user's own has no known border: that is no reason to fail."""
     class Own(lnn.Potential):

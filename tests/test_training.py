@@ -131,6 +131,71 @@ def test_any_objective_may_leave_unbounded_samples_out(number):
     assert without.objective == pytest.approx(with_all.objective, rel=1e-4)
 
 
+X, Y = TRAIN
+BAD_SPLITS = {
+    "width": (Split(X[:, :2], Y), ValueError, r"x has shape \(50, 2\); the network takes \(batch, 3\)"),
+    "dtype": (Split(X.double(), Y), ValueError, "x has dtype torch.float64; the network has torch.float32"),
+    "nan": (Split(X / 0, Y), ValueError, r"x holds .* at \[0, 0\]; all values must be finite"),
+    "nothing": (Split(X[:0], Y[:0]), ValueError, r"x is an empty batch"),
+    "fewer labels": (Split(X, Y[:9]), ValueError, r"y has shape \(9,\); x has 50 samples"),
+    "label": (Split(X, Y + 1), ValueError, "label 3 is outside 0…2"),
+    "mask": (Split(X, Y > 0), TypeError, "y has dtype torch.bool; expected integer labels"),
+    "list": (Split(X, Y.tolist()), TypeError, r"y is a list; expected a tensor with one row"),
+    "targets": (Split(X, torch.eye(3)[Y]), TypeError, "y has dtype torch.float32; expected integer"),
+    "pair": ((X, Y), TypeError, "is a tuple; expected a Split"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SPLITS)
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_samples_that_do_not_fit(idle, name, case):
+    """If it fails, the error names no split, or comes after an epoch of training."""
+    split, kind, message = BAD_SPLITS[case]
+    splits = {"train": TRAIN, "validation": VALIDATION, "test": TEST} | {name: split}
+    net, before = network(), network().state_dict()
+    with pytest.raises(kind, match=f"^{name}:? {message}"):
+        fit(net, lnn.AROVR(0.25), **splits, epochs=1)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    with pytest.raises(kind, match=f"^split:? {message}"):
+        accuracy(net, split)
+    if case != "targets":  # an epoch needs no labels
+        with pytest.raises(kind, match=f"^train:? {message}"):
+            train_epoch(net, lnn.AROVR(0.25), split, torch.optim.SGD(net.parameters(), 0.1), 20)
+
+
+def test_an_epoch_may_have_targets():
+    """If it fails, regression is refused. Oracle: labels are one-hot targets."""
+    (with_labels, one), (with_targets, two) = updated(TRAIN), updated(Split(X, torch.eye(3)[Y]))
+    assert torch.equal(with_labels, with_targets) and one == two
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"objective": torch.nn.CrossEntropyLoss()}, "objective is a CrossEntropyLoss; expected an objective"),
+    ({"objective": lnn.AROVR}, "objective is the class AROVR; expected an objective such as"),
+    ({"net": torch.nn.Linear(3, 3)}, "net is a Linear; expected a LiftedNetwork"),
+    ({"net": torch.nn.DataParallel(network())}, "net is a DataParallel around a LiftedNetwork"),
+    ({"epochs": 2.0}, r"epochs is a float \(2.0\); expected an integer"),
+    ({"batch": True}, r"batch is a bool \(True\); expected an integer"),
+    ({"clip": "1"}, r"clip is a str \('1'\); expected a number"),
+    ({"generator": 0}, r"generator is an int \(0\); expected a torch.Generator"),
+    ({"on_epoch": []}, r"on_epoch is a list \(\[\]\); expected a function \(epoch, history\)"),
+    ({"omit_unbounded": 1}, r"omit_unbounded is an int \(1\); expected True or False"),
+], ids=lambda case: next(iter(case)) if isinstance(case, dict) else "")
+def test_arguments_of_another_kind(idle, wrong, message):
+    """If it fails, the error comes from deep inside, after computing."""
+    right = {"net": network(), "objective": lnn.AROVR(0.25), "train": TRAIN,
+             "validation": VALIDATION, "test": TEST, "epochs": 1}
+    with pytest.raises(TypeError, match=f"^{message}"):
+        fit(**right | wrong)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf")])
+def test_a_learning_rate_that_is_not_positive_is_refused(idle, rate):
+    """If it fails, a run that cannot learn, or runs away, passes for training."""
+    with pytest.raises(ValueError, match=f"learning_rate={rate} must be positive and finite"):
+        fit(network(), lnn.AROVR(0.25), TRAIN, VALIDATION, TEST, epochs=1, learning_rate=rate)
+
+
 @pytest.mark.parametrize("clip", [-1.0, 0.0, float("nan")])
 def test_a_clip_that_is_not_positive_is_refused(clip):
     """If it fails, a negative one trains uphill."""
@@ -226,7 +291,7 @@ def test_accuracy_counts_the_largest_output():
 def test_bad_settings(idle, setting):
     """If it fails, "no training" passes for a trained network."""
     (name, value), = setting.items()
-    with pytest.raises(ValueError, match=f"{name}={value}.* must be at least 1"):
+    with pytest.raises(ValueError, match=f"^{name}={value} must be at least 1$"):
         fit(network(), lnn.BackPropagation(), TRAIN, VALIDATION, TEST,
             **{"epochs": 3, "batch": 10} | setting)
 

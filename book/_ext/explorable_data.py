@@ -19,5 +19,6 @@ def copy_data(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """Have the files copied whenever the book is built."""
     app.connect("builder-inited", copy_data)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

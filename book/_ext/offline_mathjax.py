@@ -38,6 +38,7 @@ def copy_mathjax(app: Sphinx) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    """Have the files copied whenever the book is built."""
     app.config.mathjax_path = "mathjax/tex-chtml.js"
     app.connect("builder-inited", copy_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

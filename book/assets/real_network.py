@@ -108,6 +108,7 @@ def make(run: Run, dataset: data.Dataset) -> tuple[bytes, dict]:
 
 
 def main() -> None:
+    """Train the network and write its script and its record."""
     torch.set_num_threads(1)  # another number of threads sums in another order
     packed, record = make(RUN, data.load(RUN.dataset))
     SCRIPT.write_text(to_script(packed), encoding="ascii")

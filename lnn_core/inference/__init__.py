@@ -14,11 +14,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..checks import check_finite, no_transforms, own_precision, prepared
+from ..checks import finite, no_transforms, own_precision, prepared
 from ..kinds import expect, expect_function
 from ..network import Activations, LiftedNetwork
-from .iterate import InferenceDiverged, Iterate, Report, Solver, without_minimum
 from ..potentials import Energy
+from .iterate import InferenceDiverged, Iterate, Report, Solver, without_minimum
 from .shooting import Shooting
 from .sweeps import PaperSweeps, paper_sweeps, sweep
 
@@ -87,7 +87,7 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
     solver = checked_solver(solver)
     energy.check(net, len(x))
     for tensor in energy.output.tensors():
-        check_finite("the output term", tensor)
+        finite("the output term", tensor)
     end, report = minimise(net, x.detach(), energy, solver)
     return [given, *(z_k.to(given.dtype) for z_k in end.z[1:])], report
 

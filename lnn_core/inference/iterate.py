@@ -101,7 +101,7 @@ def without_minimum(net: LiftedNetwork, energy: Energy, proved: Tensor) -> Tenso
     of the output term alone. What makes it negative for one sample does so for all whose
     output term has no larger curvature.
     """
-    known = (isinstance(innermost(energy.potential), (FenchelYoung, LeastSquares))
+    known = (isinstance(innermost(energy.potential)[0], (FenchelYoung, LeastSquares))
              and all(isinstance(G, (Box, Tanh)) for G in net.functions))
     if not (known and proved.any()):
         return proved

@@ -71,9 +71,9 @@ def without_discount(net: LRRN) -> tuple[LRRN, float, Tensor]:
     U, sigma, Vt = torch.linalg.svd(W1, full_matrices=False)
     changed = same_height(sigma.square(), net.gamma / d**2, beta).sqrt()
     factor = torch.where(sigma > 0, d * gain(changed, beta) / gain(sigma, beta), d)
-    T = d * torch.eye(len(W1), dtype=W1.dtype) + (U * (factor - d)) @ U.T
+    T = d * torch.eye(len(W1), dtype=W1.dtype, device=W1.device) + (U * (factor - d)) @ U.T
 
-    plain = LRRN(net.sizes, net.functions[0], beta=net.beta, dtype=W0.dtype)
+    plain = LRRN(net.sizes, net.functions[0], beta=net.beta, dtype=W0.dtype, device=W0.device)
     V1 = (U * changed) @ Vt
     m = torch.linalg.solve(_regularised(W1, beta), b1 + beta * W1 @ c1)     # z_2 at z_1 = 0
     linear = b0 + first * W0 @ c0 - net.gamma * (W1.T @ b1 + beta * c1)
@@ -86,7 +86,8 @@ def without_discount(net: LRRN) -> tuple[LRRN, float, Tensor]:
 
 
 def _regularised(W: Tensor, beta: float) -> Tensor:
-    return torch.eye(len(W), dtype=W.dtype) + beta * W @ W.T
+    """I + βWWᵀ."""
+    return torch.eye(len(W), dtype=W.dtype, device=W.device) + beta * W @ W.T
 
 
 def _check(net: LRRN) -> None:
@@ -122,6 +123,7 @@ def _minimisers_apart(net: LRRN, plain: LRRN, d: float, T: Tensor, x: Tensor) ->
 
 @claim("Remark 2 (corrected)", "L = 2, linear output, γ ≤ 1: (17) is a network (1), in dz_1, Tz_2")
 def two_layers_without_discount(draw):
+    """How far minimisers are from dz_1 and Tz_2, for one to four outputs."""
     net = _two_layers(draw, choice(draw, range(1, 5)))
     x = 3 * normal(draw, 20, net.sizes[0])
     return _minimisers_apart(net, *without_discount(net), x)
@@ -129,6 +131,7 @@ def two_layers_without_discount(draw):
 
 @claim("Remark 2", "L = 2, one linear output, γ ≤ 1: (17) is a network (1) up to scales")
 def one_output_without_discount(draw):
+    """The same for one output, where T is a number."""
     net = _two_layers(draw, 1)
     x = 3 * normal(draw, 20, net.sizes[0])
     plain, d, T = without_discount(net)

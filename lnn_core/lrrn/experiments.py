@@ -24,6 +24,7 @@ from ..checks import at_least, one_of, positive
 from ..convex import Identity, ReLU
 from ..data import Dataset, Split
 from ..kinds import expect
+from ..losses import home
 from ..records import Recorded
 from ..training import BLOCK, accuracy, stream, train_epoch
 from .bounds import certified_radius, jacobian, lipschitz
@@ -284,7 +285,8 @@ def mirrored(x: Tensor) -> Tensor:
 
 def gaussian(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """n samples of the Gaussian with each pixel's mean and variance in x, pixels independent."""
-    return x.mean(0) + x.std(0) * torch.randn(n, x.shape[1], generator=generator)
+    noise = torch.randn(n, x.shape[1], generator=generator, device=home(generator))
+    return x.mean(0) + x.std(0) * noise.to(x)
 
 
 def packed(W: Tensor) -> dict:
@@ -300,7 +302,8 @@ def filters(record: dict) -> Tensor:
     """W_0 of a :class:`Reconstruction`'s record, (d_1, d_0), within 1/254 of each row's largest."""
     stored = record["filters"]
     values = torch.frombuffer(bytearray(base64.b64decode(stored["values"])), dtype=torch.int8)
-    return values.view(-1, stored["columns"]) * torch.tensor(stored["scale"])[:, None]
+    scale = torch.tensor(stored["scale"], device=values.device)
+    return values.view(-1, stored["columns"]) * scale[:, None]
 
 
 # --- the runs behind the pages ---------------------------------------------------------------------

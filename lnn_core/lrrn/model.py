@@ -98,6 +98,11 @@ class LRRN(nn.Module):
         """The function whose domain is the set C_k of layer k = 1, …, L."""
         return self.functions[k - 1]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the weights, and so of inputs and activations."""
+        return self.weights[0].dtype
+
     def layers(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """W, b and c of each layer, as pruning or a parametrization makes them."""
         return list(zip(self.weights.entries(), self.biases.entries(),

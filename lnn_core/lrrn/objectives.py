@@ -37,6 +37,9 @@ class EnergyLoss(ABC):
     ``report`` is the inference report of the last call.
     """
 
+    #: Whether y matters; where it does not, it need not fit the network.
+    uses_targets = True
+
     def __init__(self, solver: Solver | None = None):
         self.solver = chosen(solver)
         self.report: Report | None = None
@@ -71,6 +74,8 @@ class Unsupervised(EnergyLoss):
     Convex in x (Remark 3). y is ignored. Give the last layer a β > 0 too: a free output
     layer with β_L = 0 adds nothing to the energy.
     """
+
+    uses_targets = False
 
     def value(self, net: LRRN, x: Tensor, y: Tensor | None = None) -> Tensor:
         with torch.no_grad():

@@ -33,10 +33,12 @@ PROXES: dict[str, Prox] = {
 
 
 def normal(draw: torch.Generator, *shape: int) -> Tensor:
+    """Entries from N(0, 1), independent."""
     return torch.randn(shape, generator=draw, dtype=torch.float64)
 
 
 def uniform(draw: torch.Generator, low: float, high: float) -> float:
+    """A number from U(low, high)."""
     return low + (high - low) * float(torch.rand((), generator=draw, dtype=torch.float64))
 
 
@@ -46,6 +48,7 @@ def strength(draw: torch.Generator) -> float:
 
 
 def choice(draw: torch.Generator, options: Iterable):
+    """One of the options, all equally likely."""
     options = list(options)
     return options[int(torch.randint(len(options), (), generator=draw))]
 
@@ -70,7 +73,7 @@ def network(draw: torch.Generator, beta: str = "mixed", depth: int | None = None
 
 def proximal(beta: float, W: Tensor, x: Tensor, prox: Prox) -> Tensor:
     """P_{β,W,G}(x) of eq. (4), x: (batch, m), by accelerated proximal gradient steps."""
-    H = torch.eye(len(W), dtype=W.dtype) + beta * W @ W.T
+    H = torch.eye(len(W), dtype=W.dtype, device=W.device) + beta * W @ W.T
     right, step = (1 + beta) * x @ W.T, 1 / float(torch.linalg.matrix_norm(H, 2))
     z = y = torch.zeros_like(right)
     momentum = (1 - step**0.5) / (1 + step**0.5)  # the strong convexity of H is at least 1

@@ -19,7 +19,7 @@ from ..network import LiftedNetwork
 from ..objectives import AROVR, LossFamily, TargetedAROVR
 from ..potentials import FenchelYoung, Potential, Reweighted, Tilted
 
-ONE, ZERO = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+ONE, ZERO = (torch.full((1, 1), value, dtype=torch.float64, device="cpu") for value in (1.0, 0.0))
 
 
 def unit_chain(activation: ConvexFunction | None = None, sizes=(1, 1, 1)) -> LiftedNetwork:

@@ -55,6 +55,7 @@ class Toy:
 
     @property
     def beta(self) -> float:
+        """β = fraction/κ_γ."""
         return self.fraction / self.kappa
 
     @property
