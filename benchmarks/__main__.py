@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from lnn_core.records import save
-from lnn_core.tables import markdown
+from lnn_core.experiments.records import save
+from lnn_core.experiments.tables import markdown
 
 from . import anatomy, epochs, gaps, lrrn
 from .subjects import FULL, QUICK, Settings

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lnn_core.inference import Shooting, paper_sweeps
-from lnn_core.training import stream
+from lnn_core.experiments.training import stream
 
 from .epochs import ALL
 from .handwritten import HandWritten

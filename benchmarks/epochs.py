@@ -7,7 +7,7 @@ from statistics import mean
 
 from lnn_core.data import Split
 from lnn_core.objectives import StabilityWarning
-from lnn_core.training import Epoch, stream
+from lnn_core.experiments.training import Epoch, stream
 
 from .handwritten import HandWritten
 from .subjects import (

@@ -17,7 +17,7 @@ from lnn_core.losses import Euclidean
 from lnn_core.network import LiftedNetwork
 from lnn_core.inference.iterate import Iterate, Report
 from lnn_core.potentials import Energy, FenchelYoung
-from lnn_core.training import stream
+from lnn_core.experiments.training import stream
 
 from .subjects import BATCH, METHODS, Settings, grown, trained, training_samples
 

@@ -14,9 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lnn_core import studies
+from lnn_core.experiments import studies
 from lnn_core.experiments import Run
-from lnn_core.records import load, save
+from lnn_core.experiments.records import load, save
 
 RECORDS = Path(__file__).parents[1] / "book" / "records"
 RESULT = RECORDS / "portability" / "runs.json"

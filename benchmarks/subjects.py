@@ -14,7 +14,7 @@ from lnn_core.data import Dataset, Split
 from lnn_core.experiments import Run
 from lnn_core.network import LiftedNetwork
 from lnn_core.objectives import Objective, StabilityWarning
-from lnn_core.training import Epoch, stream, train_epoch
+from lnn_core.experiments.training import Epoch, stream, train_epoch
 
 from .handwritten import HandWritten
 

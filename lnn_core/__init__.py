@@ -1,6 +1,8 @@
 """Lifted neural networks: potentials, inference, and the objectives that train on them."""
 
-from . import bounds, data, lipschitz, lrrn, oracle, style, tables
+__version__ = "0.1.0"
+
+from . import bounds, data, lipschitz, lrrn, oracle, style
 from .constrained import Certificate, ConstrainedAROVR
 from .convex import Box, ConvexFunction, Identity, ReLU, Tanh
 from .generalized import ElementWise, GeneralizedAROVR, PotentialDistance
@@ -20,6 +22,5 @@ __all__ = [
     "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "PotentialDistance", "ROVR",
     "ReLU", "Report", "Reweighted", "Shooting", "StabilityWarning", "Tanh", "Targeted",
     "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "lipschitz", "lrrn",
-    "oracle", "paper_sweeps", "style", "tables", "untargeted",
+    "oracle", "paper_sweeps", "style", "untargeted",
 ]
-__version__ = "0.1.0"

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import lsq_linear
 
 from lnn_core import lrrn
-from lnn_core.lrrn import toys
+from lnn_core.propositions import lrrn_toys as toys
 
 EXACT = lrrn.SpectralDescent(1e-12, max_passes=20_000)
 PAPER = lrrn.CoordinateDescent(1e-12, max_passes=20_000)

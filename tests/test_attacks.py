@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lnn_core import attacks
+from lnn_core.experiments import attacks
 from lnn_core.data import Split
 
 FAST = ["deepfool", "fast_minimum_norm"]

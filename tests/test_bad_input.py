@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 import lnn_core as lnn
-from lnn_core import data, training
-from lnn_core.lrrn.experiments import filters, gaussian, packed
+from lnn_core import data
+from lnn_core.experiments import training
+from lnn_core.experiments.lrrn import filters, gaussian, packed
 from lnn_core.propositions import STATEMENTS
 from lnn_core.tilts import DropoutTilt, GaussianTilt
 

@@ -17,7 +17,7 @@ from benchmarks.subjects import FULL, METHODS, QUICK
 from benchmarks.timing import Time, race, ratio, threads, with_interval
 from benchmarks.tracing import Operations, peak_bytes
 from lnn_core.data import Split
-from lnn_core.training import stream, train_epoch
+from lnn_core.experiments.training import stream, train_epoch
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "book" / "records" / "cost"

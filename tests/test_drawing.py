@@ -33,7 +33,7 @@ from javascript import Page
 from scipy.optimize import lsq_linear, minimize_scalar
 
 from lnn_core import bounds, lrrn, oracle, widgets
-from lnn_core.explore import TwoUnit
+from lnn_core.widgets.two_unit import TwoUnit
 from lnn_core.losses import Euclidean
 
 BLUE, RED, YELLOW = COLOUR["rovr"], COLOUR["arovr"], COLOUR["bound"]

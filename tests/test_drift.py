@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lnn_core import robustness, studies
-from lnn_core.lrrn import experiments as lrrn_experiments
-from lnn_core.records import load
+from lnn_core.experiments import robustness, studies
+from lnn_core.experiments import lrrn as lrrn_experiments
+from lnn_core.experiments.records import load
 
 RECORDS = Path(__file__).parents[1] / "book" / "records" / "runs"
 #: A run of each kind: without inference, with it, with everything.

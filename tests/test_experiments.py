@@ -13,11 +13,12 @@ import pytest
 import torch
 
 import lnn_core as lnn
-from lnn_core import data, experiments
+from lnn_core import data
+from lnn_core.experiments import runs as experiments
 from lnn_core.experiments import METHODS, Run
-from lnn_core.records import load, save, sweep
-from lnn_core.records.files import seal
-from lnn_core.training import stream
+from lnn_core.experiments.records import load, save, sweep
+from lnn_core.experiments.records.files import seal
+from lnn_core.experiments.training import stream
 
 BY_METHOD = {method: Run(method=method, dataset="digits", samples=100, epochs=2, hidden=(8,))
              for method in METHODS}
@@ -291,7 +292,7 @@ def test_killed_between_write_and_replace(tmp_path):
         import os, signal, sys
         from pathlib import Path
         from lnn_core.experiments import Run
-        from lnn_core.records import save
+        from lnn_core.experiments.records import save
         os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         save({}, Path(sys.argv[1]) / f"{Run().key}.json")
     """)

@@ -14,7 +14,7 @@ from test_pages import DESKTOP, PHONE
 from test_widgets import CLASSES, each_class, sliders
 
 from lnn_core import widgets
-from lnn_core.explore import TwoUnit
+from lnn_core.widgets.two_unit import TwoUnit
 
 LANDSCAPE = {"x": (-0.25, 2.75), "y": (-2.25, 3.25)}  # the pictures' windows
 PRICES = {"x": (-2.2, 3.2), "y": (-0.3, 4.2)}

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lnn_core import explore
-from lnn_core.explore import REACHABLE, SLIDERS, TwoUnit, draw_landscape, draw_sandwich
+from lnn_core.widgets import two_unit as explore
+from lnn_core.widgets.two_unit import REACHABLE, SLIDERS, TwoUnit, draw_landscape, draw_sandwich
 
 PICTURE = Path(__file__).resolve().parent.parent / "book" / "_static" / "landscape.webp"
 ENDS = {name: (low, high) for name, (low, high, _) in SLIDERS.items() if name != "passes"}
@@ -214,7 +214,7 @@ def test_figures_belong_to_their_caller():
 
 
 def test_the_front_page_shows_what_this_code_draws(tmp_path):
-    """The committed picture was drawn by other code: `python -m lnn_core.explore` makes it anew."""
+    """The committed picture was drawn by other code: `python -m lnn_core.widgets.two_unit` makes it anew."""
     fresh = tmp_path / "fresh.webp"
     with plt.rc_context():
         explore.main([str(fresh)])

@@ -15,7 +15,7 @@ from test_pages import (  # noqa: F401 - fixtures
 )
 
 from lnn_core import widgets
-from lnn_core.explore import TwoUnit
+from lnn_core.widgets.two_unit import TwoUnit
 
 FRONT = "book/index.html"
 WINDOW = {"x": (-0.25, 2.75), "y": (-2.25, 3.25)}

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.lrrn import toys
+from lnn_core.propositions import lrrn_toys as toys
 
 # --------------------------------------------------------------------------- energy
 

@@ -9,7 +9,7 @@ from torch.func import functional_call, jacrev, vmap
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.lrrn import toys
+from lnn_core.propositions import lrrn_toys as toys
 
 
 def normal(*shape, seed=0):

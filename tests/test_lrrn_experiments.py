@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from lnn_core import attacks, data, lrrn
+from lnn_core.experiments import attacks
+from lnn_core import data, lrrn
 from lnn_core.convex import Identity
-from lnn_core.lrrn import experiments
-from lnn_core.lrrn.experiments import Classification, Reconstruction
-from lnn_core.training import accuracy
+from lnn_core.experiments import lrrn as experiments
+from lnn_core.experiments.lrrn import Classification, Reconstruction
+from lnn_core.experiments.training import accuracy
 
 SMALL = Classification("digits", samples=300, epochs=4, batch=50, hidden=(12, 8), attacked=None)
 UNSUPERVISED = Reconstruction("digits", samples=300, epochs=4, batch=50, hidden=(8, 4))

@@ -8,8 +8,8 @@ import torch
 from sklearn.decomposition import PCA
 
 from lnn_core import data
-from lnn_core.lrrn import experiments, modes, paper
-from lnn_core.lrrn.modes import PrincipalModes, alignment, overlap
+from lnn_core.experiments import lrrn as experiments, pca as modes, lrrn_paper as paper
+from lnn_core.experiments.pca import PrincipalModes, alignment, overlap
 
 
 def orthogonal(d, seed=0):

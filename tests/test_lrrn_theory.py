@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.lrrn import theory, toys
+from lnn_core.propositions import lrrn as theory, lrrn_toys as toys
 
 SEEDS = range(4)
 

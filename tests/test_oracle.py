@@ -9,7 +9,7 @@ from scipy.optimize import minimize, minimize_scalar
 
 import lnn_core as lnn
 from lnn_core import oracle
-from lnn_core.flat import flatten
+from lnn_core.oracle.units import flatten
 from lnn_core.propositions import toys
 
 ONE = torch.ones(1, 1, dtype=torch.float64)

@@ -19,15 +19,15 @@ import nbformat
 import numpy as np
 import pytest
 
-from lnn_core import robustness, studies  # noqa: F401  robustness declares a kind
+from lnn_core.experiments import robustness, studies# noqa: F401  robustness declares a kind
 from lnn_core.experiments import Run
-from lnn_core.lrrn import modes  # noqa: F401  it declares a kind
-from lnn_core.records import Recorded, files, load, save, sweep
-from lnn_core.records.files import PROVENANCE, digest, seal
-from lnn_core.records.recorded import KINDS, rebuild
-from lnn_core.records.repeating import disagreements, findings, read
-from lnn_core.records.tolerances import ACCURACY
-from lnn_core.tables import compare
+from lnn_core.experiments import pca as modes# noqa: F401  it declares a kind
+from lnn_core.experiments.records import Recorded, files, load, save, sweep
+from lnn_core.experiments.records.files import PROVENANCE, digest, seal
+from lnn_core.experiments.records.recorded import KINDS, rebuild
+from lnn_core.experiments.records.repeating import disagreements, findings, read
+from lnn_core.experiments.records.tolerances import ACCURACY
+from lnn_core.experiments.tables import compare
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "book" / "records"
@@ -44,7 +44,7 @@ def test_published_records_can_be_repeated():
         run, record = read(path)
         kinds.add(record["kind"])
         assert run.key == path.stem, path
-    known = "from lnn_core.records import __main__, recorded; print(*recorded.KINDS)"
+    known = "from lnn_core.experiments.records import __main__, recorded; print(*recorded.KINDS)"
     assert kinds <= set(subprocess.run([sys.executable, "-c", known], check=True, text=True,
                                        capture_output=True, env=ENVIRONMENT).stdout.split())
 
@@ -248,14 +248,14 @@ def test_records_are_for_whom_the_umask_lets(tmp_path):
     assert (tmp_path / "record.json").stat().st_mode & 0o777 == 0o640
 
 
-# --- python -m lnn_core.records repeat -----------------------------------------------------------
+# --- python -m lnn_core.experiments.records repeat -----------------------------------------------------------
 
 
 def command(monkeypatch, *arguments):
-    """The exit status of ``python -m lnn_core.records …``."""
+    """The exit status of ``python -m lnn_core.experiments.records …``."""
     monkeypatch.setattr(sys, "argv", ["records", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module("lnn_core.records", run_name="__main__")
+        runpy.run_module("lnn_core.experiments.records", run_name="__main__")
     return ended.value.code
 
 
@@ -549,7 +549,7 @@ def test_folder_that_cannot_be_written_is_found_out_first(tmp_path, monkeypatch)
 def test_complete_folder_needs_no_right_to_write(tmp_path, monkeypatch):
     """If it fails, published records can be shown only to who may change them."""
     found = sweep([Toy()], tmp_path, jobs=1)
-    monkeypatch.setattr("lnn_core.records.sweeping.claim", lambda _: pytest.fail("tried to write"))
+    monkeypatch.setattr("lnn_core.experiments.records.sweeping.claim", lambda _: pytest.fail("tried to write"))
     assert sweep([Toy()], tmp_path) == found
 
 
@@ -562,7 +562,7 @@ def test_full_disk_is_named_and_stops_no_other(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device", str(path))
         save(record, path)
 
-    monkeypatch.setattr("lnn_core.records.sweeping.save", full)
+    monkeypatch.setattr("lnn_core.experiments.records.sweeping.save", full)
     with pytest.raises(RuntimeError, match="1 of 3 runs failed") as error:
         sweep(runs, tmp_path, jobs=1)
     assert f"{runs[1]}: OSError: [Errno 28] No space left on device" in str(error.value)

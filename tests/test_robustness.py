@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from lnn_core import LiftedNetwork, attacks, data, experiments, robustness, training
+from lnn_core import LiftedNetwork, data
+from lnn_core.experiments import attacks, runs as experiments, robustness, training
 from lnn_core.data import Split
-from lnn_core.lrrn.experiments import RADII, Classification
-from lnn_core.robustness import Robustness
-from lnn_core.training import accuracy, stream
+from lnn_core.experiments.lrrn import RADII, Classification
+from lnn_core.experiments.robustness import Robustness
+from lnn_core.experiments.training import accuracy, stream
 
 #: So large a learning rate that the last epoch is not the best.
 SMALL = Robustness("digits", samples=300, epochs=4, batch=50, hidden=(12, 8), learning_rate=0.03,

@@ -22,9 +22,9 @@ import joblib
 import pytest
 from tqdm import tqdm
 
-from lnn_core import tables, training
+from lnn_core.experiments import tables, training
 from lnn_core.experiments import Run
-from lnn_core.records import Recorded, load, sweep
+from lnn_core.experiments.records import Recorded, load, sweep
 
 HERE = Path(__file__).parent
 #: Other processes import lnn_core, and this file.
@@ -201,7 +201,7 @@ def test_a_sweep_that_breaks_off_waits_for_nothing(tmp_path, monkeypatch, capfd)
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lnn_core.records.sweeping.save", stop)
+    monkeypatch.setattr("lnn_core.experiments.records.sweeping.save", stop)
     with pytest.raises(KeyboardInterrupt):
         sweep([Where(0), Where(1, endless=True)], tmp_path, jobs=2)
     assert not list(tmp_path.iterdir()) and "survived" not in capfd.readouterr().out

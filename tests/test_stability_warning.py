@@ -16,7 +16,7 @@ from lnn_core import data, objectives
 from lnn_core.inference import InferenceDiverged, Report
 from lnn_core.objectives import StabilityWarning
 from lnn_core.inference.iterate import Iterate, without_minimum
-from lnn_core.training import fit, stream, train_epoch
+from lnn_core.experiments.training import fit, stream, train_epoch
 
 SIZES = (5, 4, 6, 3)
 

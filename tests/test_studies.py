@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import pytest
 
-from lnn_core import studies
-from lnn_core.tables import PAPER_TABLE_1
+from lnn_core.experiments import studies
+from lnn_core.experiments.tables import PAPER_TABLE_1
 
 
 def changed(run, base):

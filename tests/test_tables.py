@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lnn_core import tables
+from lnn_core.experiments import tables
 
 
 def record(method: str, seed: int, test: float, pretraining: int = 0) -> dict:

@@ -5,7 +5,7 @@ import torch
 
 import lnn_core as lnn
 from lnn_core.data import Split
-from lnn_core.training import History, accuracy, fit, stream, train_epoch
+from lnn_core.experiments.training import History, accuracy, fit, stream, train_epoch
 
 
 def blobs(n, seed):

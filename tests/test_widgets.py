@@ -25,7 +25,7 @@ from execute import committed_notebooks
 from javascript import Script
 
 from lnn_core import style, widgets
-from lnn_core.explore import TwoUnit
+from lnn_core.widgets.two_unit import TwoUnit
 from lnn_core.oracle import minimum
 from lnn_core.widgets.base import Slider
 

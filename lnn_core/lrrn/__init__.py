@@ -1,6 +1,7 @@
 """Lifted regression/reconstruction networks (Høier and Zach, BMVC 2020)."""
 
-from . import bounds, boxqp, equivalence, implicit, theory
+from . import bounds, boxqp, equivalence, implicit
+from ..propositions import lrrn as theory
 from .bounds import certified_radius, gain, jacobian, layer_constants, lipschitz, refined_constants
 from .boxqp import BoxQP, CoordinateDescent, Report, SpectralDescent
 from .inference import infer

@@ -29,8 +29,8 @@ from ..convex import Identity, ReLU
 from .bounds import gain
 from .inference import infer
 from .model import LRRN
-from .theory import claim
-from .toys import EXACT, choice, distance, normal, strength, uniform
+from ..propositions.lrrn import claim
+from ..propositions.lrrn_toys import EXACT, choice, distance, normal, strength, uniform
 
 
 def height(rho: Tensor, beta: float) -> Tensor:

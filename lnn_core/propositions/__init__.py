@@ -4,7 +4,7 @@ A statement takes a random toy instance and returns its *slack*: right-hand side
 left-hand side of an inequality, minus the absolute difference for an equality. Every
 optimum in it is global, found by the exhaustive :mod:`~lnn_core.oracle`. :func:`table`
 runs all of them on random instances; a slack below −``TOLERANCE`` is a violation.
-:func:`everything` adds the claims of the second paper, from :mod:`lnn_core.lrrn.theory`.
+:func:`everything` adds the claims of the second paper, from :mod:`lnn_core.propositions.lrrn`.
 
 Sources name the place in Zach (2025); "new" marks what is not in the paper, "corrected"
 what is printed differently there. :mod:`counterexamples` holds small concrete networks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..lrrn import theory
+from . import lrrn as theory
 from . import statements
 from .statements import Row
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from .. import style
 from ..constrained import ConstrainedAROVR
-from ..explore import Point, TwoUnit
+from .two_unit import Point, TwoUnit
 from .base import INK, Choice, Explorable, Slider
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import style
-from ..explore import TwoUnit
+from .two_unit import TwoUnit
 from .base import INK, Choice, Explorable, Slider
 
 

@@ -28,14 +28,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import prepared
-from .envelope import once
-from .flat import Units, flatten
-from .kinds import expect
-from .inference.iterate import InferenceDiverged, Iterate, Report
-from .network import Activations, LiftedNetwork
-from .objectives import LiftedObjective
-from .potentials import Energy
+from ..checks import prepared
+from ..envelope import once
+from .units import Units, flatten
+from ..kinds import expect
+from ..inference.iterate import InferenceDiverged, Iterate, Report
+from ..network import Activations, LiftedNetwork
+from ..objectives import LiftedObjective
+from ..potentials import Energy
 
 #: Grid points along each axis, by the number of axes.
 _POINTS = {1: 801, 2: 81, 3: 35, 4: 17}

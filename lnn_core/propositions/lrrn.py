@@ -20,14 +20,14 @@ from torch import Tensor
 from ..checks import at_least
 from ..convex import Identity, ReLU
 from ..kinds import expect
-from .bounds import (
+from ..lrrn.bounds import (
     certified_radius, gain, jacobian, largest_gain, layer_constants, lipschitz, refined_constants,
 )
-from .inference import infer
-from .layers import RRLayer, feed_forward
-from .model import LRRN
-from .objectives import Contrastive, Unsupervised
-from .toys import (
+from ..lrrn.inference import infer
+from ..lrrn.layers import RRLayer, feed_forward
+from ..lrrn.model import LRRN
+from ..lrrn.objectives import Contrastive, Unsupervised
+from .lrrn_toys import (
     EXACT, PROXES, choice, distance, network, normal, proximal, slope, steepest, strength, uniform,
 )
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import Dataset, DataUnavailable, Split, obtain
+from . import Dataset, DataUnavailable, Split, obtain
 from .idx import DataCorrupted, check_size
 
 _FOLDER = "cifar-10-batches-py"

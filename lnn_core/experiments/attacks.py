@@ -19,9 +19,9 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Please import `gaussian_filter`", DeprecationWarning)
     import foolbox
 
-from .checks import at_least
-from .data import Split
-from .kinds import expect, expect_sequence
+from ..checks import at_least
+from ..data import Split
+from ..kinds import expect, expect_sequence
 
 if TYPE_CHECKING:
     from foolbox.attacks.base import Attack

@@ -4,7 +4,7 @@
 
 Every value comes from ``lnn_core`` itself, applied to a real ``LiftedNetwork([1, 1, 1])``.
 ``draw_landscape`` and ``draw_sandwich`` are what the sliders of the book call: plain
-functions of numbers that return a figure. ``python -m lnn_core.explore FILE.webp`` writes the
+functions of numbers that return a figure. ``python -m lnn_core.widgets.two_unit FILE.webp`` writes the
 picture that stands on the book's front page where scripts are switched off.
 """
 
@@ -25,14 +25,14 @@ from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import style
-from .bounds import safe_beta, two_sided
-from .checks import positive
-from .inference import Shooting, infer, sweep
-from .losses import Euclidean
-from .network import LiftedNetwork
-from .objectives import AROVR, ROVR, BackPropagation, Objective
-from .potentials import Energy, Reweighted
+from .. import style
+from ..bounds import safe_beta, two_sided
+from ..checks import positive
+from ..inference import Shooting, infer, sweep
+from ..losses import Euclidean
+from ..network import LiftedNetwork
+from ..objectives import AROVR, ROVR, BackPropagation, Objective
+from ..potentials import Energy, Reweighted
 
 #: Two units cost nothing: go on until the relative gap is at rounding.
 EXACT = Shooting(tolerance=1e-14, max_passes=3000, every=True)
@@ -277,7 +277,7 @@ def _announce(ax: Axes, text: str, colour: str) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Write the front page's picture to the file named in ``arguments``."""
     if len(arguments) != 1:
-        raise SystemExit("usage: python -m lnn_core.explore FILE.webp")
+        raise SystemExit("usage: python -m lnn_core.widgets.two_unit FILE.webp")
     style.use()
     draw_landscape().savefig(arguments[0], dpi=150, pil_kwargs={"quality": 80})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from .experiments import METHODS, Run
+from .runs import METHODS, Run
 
 #: The methods of Zach (2025), Table 1.
 TABLE = tuple(method for method in METHODS if method != "rovr")

@@ -1,4 +1,4 @@
-"""``python -m lnn_core.records repeat RECORD.json``: compute a record again and compare.
+"""``python -m lnn_core.experiments.records repeat RECORD.json``: compute a record again and compare.
 
 Exit status: 0 if the results agree, 1 if they do not, 2 where the file holds no record, 3 where it
 cannot be computed again.
@@ -13,15 +13,15 @@ import traceback
 from pathlib import Path
 
 # They declare the kinds of records that there are: no file decides what is imported.
-from .. import experiments, robustness  # noqa: F401
-from ..lrrn import modes  # noqa: F401
+from .. import runs as experiments, robustness  # noqa: F401
+from .. import pca as modes  # noqa: F401
 from .files import claim
 from .repeating import read, repeat
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lnn_core.records")
+    parser = argparse.ArgumentParser(prog="python -m lnn_core.experiments.records")
     command = parser.add_subparsers(required=True).add_parser(
         "repeat", help="compute a record again and compare", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from .checks import as_targets, at_least, check_input, check_network, positive
-from .data import Split
-from .kinds import expect, expect_function, expect_generator
-from .losses import home
-from .lrrn.model import LRRN
-from .lrrn.objectives import EnergyLoss
-from .network import LiftedNetwork
-from .objectives import Objective
+from ..checks import as_targets, at_least, check_input, check_network, positive
+from ..data import Split
+from ..kinds import expect, expect_function, expect_generator
+from ..losses import home
+from ..lrrn.model import LRRN
+from ..lrrn.objectives import EnergyLoss
+from ..network import LiftedNetwork
+from ..objectives import Objective
 
 #: So many samples are measured at a time: more of them fall out of a processor's cache.
 BLOCK = 1000

@@ -5,7 +5,7 @@ of the configuration and written atomically: killing a :func:`sweep` at any mome
 the runs in flight. A digest in it tells whether what was found has been changed since. Tables
 and figures are functions of records.
 
-``python -m lnn_core.records repeat RECORD.json`` computes one again and compares.
+``python -m lnn_core.experiments.records repeat RECORD.json`` computes one again and compares.
 """
 
 from .files import load, save

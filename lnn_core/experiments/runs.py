@@ -1,4 +1,4 @@
-"""Training runs, as :mod:`lnn_core.records` keeps them: a configuration in, a record out."""
+"""Training runs, as :mod:`lnn_core.experiments.records` keeps them: a configuration in, a record out."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 
-from . import data
-from .checks import at_least, one_of, positive
-from .inference import InferenceDiverged, Shooting, paper_sweeps
-from .lipschitz import Bracket, bracket
-from .losses import Targeted
-from .network import LiftedNetwork
-from .objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
-from .potentials import Reweighted
+from .. import data
+from ..checks import at_least, one_of, positive
+from ..inference import InferenceDiverged, Shooting, paper_sweeps
+from ..lipschitz import Bracket, bracket
+from ..losses import Targeted
+from ..network import LiftedNetwork
+from ..objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
+from ..potentials import Reweighted
 from .records import Recorded
-from .tilts import GaussianTilt
+from ..tilts import GaussianTilt
 from .training import History, fit, stream
 
 #: The settings that a method uses beside those that all share.

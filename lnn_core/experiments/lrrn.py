@@ -19,18 +19,19 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .. import cifar, data
+from ..data import cifar
+from .. import data
 from ..checks import at_least, one_of, positive
 from ..convex import Identity, ReLU
 from ..data import Dataset, Split
 from ..kinds import expect
 from ..losses import home
-from ..records import Recorded
-from ..training import BLOCK, accuracy, stream, train_epoch
-from .bounds import certified_radius, jacobian, lipschitz
-from .boxqp import SpectralDescent
-from .model import LRRN
-from .objectives import Contrastive, EnergyLoss, Unsupervised, parameter_groups
+from .records import Recorded
+from .training import BLOCK, accuracy, stream, train_epoch
+from ..lrrn.bounds import certified_radius, jacobian, lipschitz
+from ..lrrn.boxqp import SpectralDescent
+from ..lrrn.model import LRRN
+from ..lrrn.objectives import Contrastive, EnergyLoss, Unsupervised, parameter_groups
 
 #: Data sets of 28×28 images, in the order of the paper's Table 1.
 DATASETS = ("mnist", "kmnist", "fashion-mnist")
@@ -205,11 +206,11 @@ def certified_accuracy(right: Tensor, radius: Tensor) -> list[float]:
 
 
 def attack(net: LRRN, split: Split, images: int) -> dict:
-    """The first images' certified radii and attacks: see :func:`lnn_core.attacks.against`.
+    """The first images' certified radii and attacks: see :func:`lnn_core.experiments.attacks.against`.
 
     Attacks see the network as it is; their success is judged by its :func:`exact` copy.
     """
-    from .. import attacks  # foolbox takes a second to import; most of a book needs none
+    from . import attacks  # foolbox takes a second to import; most of a book needs none
 
     judge, first = exact(net), Split(split.x[:images], split.y[:images])
     radius = certified_radius(judge, first.x.double(), solver=_EXACT)

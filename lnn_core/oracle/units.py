@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import check_finite_weights, check_network
-from .convex import Box, Tanh
-from .kinds import expect
-from .network import LiftedNetwork
-from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
+from ..checks import check_finite_weights, check_network
+from ..convex import Box, Tanh
+from ..kinds import expect
+from ..network import LiftedNetwork
+from ..potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
 
 #: The most activations, over all layers, that the oracle takes.
 MAX_UNITS = 4

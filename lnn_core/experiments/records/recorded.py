@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__
+from ... import __version__
 from .files import seal
 from .settings import normalise
 

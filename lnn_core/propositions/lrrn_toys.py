@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..convex import Box, Identity, ReLU
-from .bounds import jacobian
-from .boxqp import SpectralDescent
-from .model import LRRN
+from ..lrrn.bounds import jacobian
+from ..lrrn.boxqp import SpectralDescent
+from ..lrrn.model import LRRN
 
 EXACT = SpectralDescent(1e-12, max_passes=100_000)
 SETS = (Identity(), ReLU(), Box(0, 1), Box(-0.5, 2))

@@ -1,7 +1,7 @@
 """Robust by training: lifted networks measured as the LRRNs of :mod:`lnn_core.lrrn` are.
 
 Sizes, data and the optimizer's settings are those of
-:class:`~lnn_core.lrrn.experiments.Classification`, the record of a network that is robust by
+:class:`~lnn_core.experiments.lrrn.Classification`, the record of a network that is robust by
 construction; so are the names of what is measured, so that a page can put both in one table.
 Initial weights are U(−1/√fan-in, 1/√fan-in), as in the book's other runs of these methods: with
 the N(0, 1/fan-in) of an LRRN, AROVR starts beyond its near border of stability at β = ½.
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import lipschitz
-from .checks import at_least, check_network, positive, prepared
-from .data import Split
-from .experiments import Run, dataset_of
-from .lrrn.experiments import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
-from .network import LiftedNetwork
+from .. import lipschitz
+from ..checks import at_least, check_network, positive, prepared
+from ..data import Split
+from .runs import Run, dataset_of
+from .lrrn import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
+from ..network import LiftedNetwork
 from .records import Recorded
 from .training import History
 
@@ -38,7 +38,7 @@ class Robustness(Recorded):
     the best validated epoch: also ``lower``, the largest ‖∂z_L/∂x‖₂ at validation images,
     ``trivial``, the product of the layers' norms, ``certified``, the share of test images read
     rightly and with a radius above each of ``lrrn.experiments.RADII``, and ``attack`` and
-    ``closest`` of :func:`lnn_core.attacks.against`, whose lists are in ``attacks``.
+    ``closest`` of :func:`lnn_core.experiments.attacks.against`, whose lists are in ``attacks``.
     ``result`` is None where the first epoch diverges.
 
     method, beta, alpha, samples, hidden, epochs, batch, learning_rate, init : see ``Run``.
