@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from lnn_core.inference import Shooting, paper_sweeps
-from lnn_core.experiments.training import stream
+from lnn_core.inference import PaperSweeps, Shooting
+from lnn_core.experiments.training import seeded_generator
 
 from .epochs import ALL
 from .handwritten import HandWritten
@@ -27,7 +27,7 @@ def one_step(settings: Settings, learner: Learner | HandWritten,
              batch: int) -> Callable[[], object]:
     """An epoch of a single batch, always of the same samples."""
     samples = part(training_samples(settings), batch, 0)
-    return lambda: learner.epoch(samples, batch, stream(0, "batches"))
+    return lambda: learner.epoch(samples, batch, seeded_generator(0, "batches"))
 
 
 def operations(settings: Settings) -> list[dict]:
@@ -39,7 +39,7 @@ def operations(settings: Settings) -> list[dict]:
 
     plain = count(contender("autograd", start))
     solvers = {passes: Shooting(tolerance=0.0, max_passes=passes) for passes in (1, 2, 3)}
-    cases = [("autograd", 0, None), ("handwritten", 0, None), ("paper", 20, paper_sweeps(20))]
+    cases = [("autograd", 0, None), ("handwritten", 0, None), ("paper", 20, PaperSweeps(20))]
     cases += [(method, passes, solver) for method in ("arovr", "arovr_ab", "arovr_abg")
               for passes, solver in solvers.items()]
     for method, passes, solver in cases:

@@ -7,7 +7,7 @@ from statistics import mean
 
 from lnn_core.data import Split
 from lnn_core.objectives import StabilityWarning
-from lnn_core.experiments.training import Epoch, stream
+from lnn_core.experiments.training import Epoch, seeded_generator
 
 from .handwritten import HandWritten
 from .subjects import (
@@ -38,7 +38,7 @@ def compare(learners: dict[str, Learner | HandWritten], parts: list[Split],
 
     def turn(name: str):
         return lambda i: seen[name].append(
-            learners[name].epoch(parts[i], batch, stream(i, "batches")))
+            learners[name].epoch(parts[i], batch, seeded_generator(i, "batches")))
 
     times = race({name: turn(name) for name in learners}, len(parts))
     rows = []
@@ -76,7 +76,7 @@ def along_training(settings: Settings) -> list[dict]:
 
     def turn(name: str):
         return lambda i: passes[name].append(
-            learners[name].epoch(train, BATCH, stream(i, "batches")).passes)
+            learners[name].epoch(train, BATCH, seeded_generator(i, "batches")).passes)
 
     with threads(1):
         times = race({name: turn(name) for name in learners}, settings.course)

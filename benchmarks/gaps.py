@@ -17,7 +17,7 @@ from lnn_core.losses import Euclidean
 from lnn_core.network import LiftedNetwork
 from lnn_core.inference.iterate import Iterate, Report
 from lnn_core.potentials import Energy, FenchelYoung
-from lnn_core.experiments.training import stream
+from lnn_core.experiments.training import seeded_generator
 
 from .subjects import BATCH, METHODS, Settings, grown, trained, training_samples
 
@@ -166,7 +166,7 @@ def _in_batches(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[float, T
 def linear(sizes: list[int], seed: int) -> LiftedNetwork:
     """A linear network with random weights."""
     return LiftedNetwork(sizes, Identity(), init="normal", dtype=torch.float64,
-                         generator=stream(seed, "weights"))
+                         generator=seeded_generator(seed, "weights"))
 
 
 def near_the_border(settings: Settings) -> list[dict]:

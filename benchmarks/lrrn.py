@@ -20,7 +20,7 @@ from lnn_core.lrrn.model import LRRN
 from lnn_core.lrrn.objectives import Contrastive, EnergyLoss, parameter_groups
 from lnn_core.network import LiftedNetwork
 from lnn_core.objectives import BackPropagation, Objective
-from lnn_core.experiments.training import stream, train_epoch
+from lnn_core.experiments.training import seeded_generator, train_epoch
 
 from .subjects import Settings, dataset, part, training_samples
 from .timing import milliseconds, race, ratio, threads
@@ -45,7 +45,7 @@ def beginners(settings: Settings) -> tuple[LRRN, LiftedNetwork]:
     """An LRRN and a lifted network of equal sizes, with random weights."""
     inputs = dataset(settings.dataset).dim
     return PAPER.network(inputs), LiftedNetwork([inputs, *PAPER.hidden, Dataset.classes],
-                                                generator=stream(0, "weights"))
+                                                generator=seeded_generator(0, "weights"))
 
 
 def inference(settings: Settings) -> list[dict]:
@@ -58,7 +58,7 @@ def inference(settings: Settings) -> list[dict]:
     train, rows = training_samples(settings), []
     learn = student(net, Contrastive())
     for epoch in range(settings.epochs):
-        learn(train, stream(epoch, "batches"))
+        learn(train, seeded_generator(epoch, "batches"))
     for batch in settings.batches:
         parts = [part(train, min(batch, len(train.y)), i).x for i in range(settings.rounds)]
         contenders = {"forward pass": plain, **{name: predictor(net, solver)
@@ -110,7 +110,7 @@ def epochs(settings: Settings) -> list[dict]:
         students = {"LRRN": student(net, Contrastive()),
                     "back-propagation": student(plain, BackPropagation())}
         with threads(count):
-            times = race({name: lambda i, learn=learn: learn(samples, stream(i, "batches"))
+            times = race({name: lambda i, learn=learn: learn(samples, seeded_generator(i, "batches"))
                           for name, learn in students.items()}, 1)
         rows += [{"threads": count, "method": name, "images": len(samples.y),
                   "seconds": milliseconds(taken) / 1000} for name, taken in times.items()]

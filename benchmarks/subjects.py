@@ -14,7 +14,7 @@ from lnn_core.data import Dataset, Split
 from lnn_core.experiments import Run
 from lnn_core.network import LiftedNetwork
 from lnn_core.objectives import Objective, StabilityWarning
-from lnn_core.experiments.training import Epoch, stream, train_epoch
+from lnn_core.experiments.training import Epoch, seeded_generator, train_epoch
 
 from .handwritten import HandWritten
 
@@ -104,7 +104,7 @@ def beginner(settings: Settings, method: str = "arovr", **options) -> Learner:
 def trained(settings: Settings, method: str) -> Learner:
     """A learner after ``settings.epochs`` epochs; to be copied, not to be trained on."""
     learner, train = beginner(settings, method), training_samples(settings)
-    batches = stream(0, "batches")
+    batches = seeded_generator(0, "batches")
     for _ in range(settings.epochs):
         learner.epoch(train, BATCH, batches)
     return learner
@@ -121,7 +121,7 @@ def grown(settings: Settings, depth: int, width: int) -> Learner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StabilityWarning)
         for i in range(settings.growing_epochs):
-            learner.epoch(train, BATCH, stream(i, "warm-up"))
+            learner.epoch(train, BATCH, seeded_generator(i, "warm-up"))
     return learner
 
 
@@ -140,5 +140,5 @@ def part(samples: Split, count: int, i: int) -> Split:
     """A random part of the samples, another one for every i."""
     if count > len(samples.y):
         raise ValueError(f"count={count} must be at most the {len(samples.y)} samples there are")
-    rows = torch.randperm(len(samples.y), generator=stream(i, "part"), device="cpu")[:count]
+    rows = torch.randperm(len(samples.y), generator=seeded_generator(i, "part"), device="cpu")[:count]
     return Split(samples.x[rows], samples.y[rows])

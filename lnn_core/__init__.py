@@ -6,7 +6,7 @@ from . import bounds, data, lipschitz, lrrn, oracle, style
 from .constrained import Certificate, ConstrainedAROVR
 from .convex import Box, ConvexFunction, Identity, ReLU, Tanh
 from .generalized import ElementWise, GeneralizedAROVR, PotentialDistance
-from .inference import InferenceDiverged, PaperSweeps, Report, Shooting, infer, paper_sweeps
+from .inference import InferenceDiverged, PaperSweeps, Report, Shooting, infer
 from .losses import Euclidean, Linear, Loss, Targeted, untargeted
 from .network import LiftedNetwork
 from .objectives import (
@@ -22,5 +22,5 @@ __all__ = [
     "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "PotentialDistance", "ROVR",
     "ReLU", "Report", "Reweighted", "Shooting", "StabilityWarning", "Tanh", "Targeted",
     "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "lipschitz", "lrrn",
-    "oracle", "paper_sweeps", "style", "untargeted",
+    "oracle", "style", "untargeted",
 ]

@@ -44,7 +44,7 @@ class ConvexFunction(ABC):
         """f′(a), element-wise; at a kink the value that torch's autograd uses."""
 
     @abstractmethod
-    def respond(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
+    def prox(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
         """argmin_z G(z) + (q/2)·z² − b·z, element-wise, for q > −1."""
 
     def divergence(self, z: Tensor, a: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class Box(ConvexFunction):
     def derivative(self, a: Tensor) -> Tensor:
         return ((a >= self.lower) & (a <= self.upper)).to(a.dtype)
 
-    def respond(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
+    def prox(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
         return self.activation(b if isinstance(q, float) and q == 0.0 else b / (1.0 + q))
 
     def divergence(self, z: Tensor, a: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class Tanh(ConvexFunction):
         tail = 2 * (-2 * a.abs()).sigmoid()  # 1 − |tanh a|, without its cancellation
         return tail * (2 - tail)
 
-    def respond(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
+    def prox(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
         """z = tanh(u) where u + q·tanh(u) = b, bracketed by b ± |q| and bisected."""
         q = torch.as_tensor(q, dtype=b.dtype, device=b.device)
         if not q.any():

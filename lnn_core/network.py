@@ -94,7 +94,7 @@ class LiftedNetwork(nn.Module):
                           for k in range(self.depth + 1)]
         self._outgoing = [[(i, k) for i, (j, k) in enumerate(self.edges) if j == source]
                           for source in range(self.depth + 1)]
-        self._moving = tuple(k for k in range(1, self.depth + 1)
+        self._hidden_fed = tuple(k for k in range(1, self.depth + 1)
                              if any(j for _, j in self._incoming[k]))
         factory = {"dtype": dtype, "device": device}
         self.weights = Parameters(
@@ -181,14 +181,14 @@ class LiftedNetwork(nn.Module):
         signals = [errors[child] @ weights[i] for i, child in self._outgoing[k]]
         return sum(signals[1:], signals[0]) if signals else None
 
-    def fed_by(self, k: int) -> list[int]:
+    def children(self, k: int) -> list[int]:
         """The layers that z_k feeds."""
         return [child for _, child in self._outgoing[k]]
 
     @property
-    def moving(self) -> tuple[int, ...]:
+    def hidden_fed_layers(self) -> tuple[int, ...]:
         """The layers whose pre-activations depend on activations, and not on the input alone."""
-        return self._moving
+        return self._hidden_fed
 
     def activations(self, x: Tensor) -> Activations:
         """The forward pass z*: [x, z_1, …, z_L] with z_k = f_k(a_k) and U(z*; x) = 0."""

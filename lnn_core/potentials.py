@@ -5,7 +5,7 @@ local to one layer k with activations z_k and pre-activations a_k:
 
     terms(k, G, z, a)       its terms, one a unit, shape (batch, d_k)
     error(k, G, z, a)       e_k = −∂terms/∂a_k, the signal it sends down through W_k
-    respond(k, G, a, p, q)  argmin_z terms + (q/2)·z² − p·z, its answer to a signal p
+    prox(k, G, a, p, q)  argmin_z terms + (q/2)·z² − p·z, its answer to a signal p
 
 ``Reweighted`` and ``Tilted`` wrap another potential, so that U^⊙γ, U^g and both at once
 need no code of their own anywhere else. ``U + h`` with a loss h is an :class:`Energy`,
@@ -44,11 +44,11 @@ class Potential(ABC):
         """e_k = −∂terms/∂a_k, shape (batch, d_k): layer j hears Wᵀe_k."""
 
     @abstractmethod
-    def respond(self, k: int, G: ConvexFunction, a: Tensor, p: Tensor | float,
+    def prox(self, k: int, G: ConvexFunction, a: Tensor, p: Tensor | float,
                 q: Tensor | float = 0.0) -> Tensor:
         """argmin_z terms + (q/2)·z² − p·z, shape (batch, d_k)."""
 
-    def share_and_error(self, k: int, G: ConvexFunction, z: Tensor,
+    def value_and_error(self, k: int, G: ConvexFunction, z: Tensor,
                         a: Tensor) -> tuple[Tensor, Tensor]:
         """The layer's share of U, (batch,), and e_k, for a z in the domain of G.
 
@@ -75,24 +75,20 @@ class Potential(ABC):
         """The potential of these samples of the batch, which may repeat."""
         return self
 
-    def shares(self, net: LiftedNetwork, z: Activations,
-               a: Sequence[Tensor | None] | None = None) -> list[Tensor]:
-        """The layers' shares of U(z; x), each of shape (batch,).
+    def layer_values(self, net: LiftedNetwork, z: Activations,
+                     a: Sequence[Tensor | None] | None = None) -> Tensor:
+        """What each layer adds to U(z; x), shape (L, batch).
 
         ``a`` saves computing the pre-activations where they are known.
         """
-        return [self.terms(k, net.function(k), z[k],
-                           net.preactivation(k, z) if a is None else a[k]).sum(-1)
-                for k in range(1, net.depth + 1)]
-
-    def by_layer(self, net: LiftedNetwork, z: Activations) -> Tensor:
-        """The layers' shares of U(z; x), shape (L, batch)."""
-        return torch.stack(self.shares(net, z))
+        return torch.stack([
+            self.terms(k, net.function(k), z[k], net.preactivation(k, z) if a is None else a[k])
+            .sum(-1) for k in range(1, net.depth + 1)])
 
     def __call__(self, net: LiftedNetwork, z: Activations,
                  a: Sequence[Tensor | None] | None = None) -> Tensor:
         """U(z; x) with x = z[0], shape (batch,); differentiable in weights, z and x."""
-        return sum(self.shares(net, z, a))
+        return self.layer_values(net, z, a).sum(0)
 
     def forward_value(self, z: Activations) -> Tensor | float:
         """U at the forward pass z, where every D_k is zero."""
@@ -117,12 +113,12 @@ class FenchelYoung(Potential):
     def error(self, k, G, z, a):
         return z - G.activation(a)
 
-    def share_and_error(self, k, G, z, a):
+    def value_and_error(self, k, G, z, a):
         e = z - G.activation(a)
         return G.divergence_sum(z, a, e), e
 
-    def respond(self, k, G, a, p, q=0.0):
-        return G.respond(a + p, q)
+    def prox(self, k, G, a, p, q=0.0):
+        return G.prox(a + p, q)
 
 
 class LeastSquares(Potential):
@@ -138,7 +134,7 @@ class LeastSquares(Potential):
     def error(self, k, G, z, a):
         return G.derivative(a) * (z - G.activation(a))
 
-    def respond(self, k, G, a, p, q=0.0):
+    def prox(self, k, G, a, p, q=0.0):
         return (G.activation(a) + p) / (1.0 + q)
 
     def domain(self, G):
@@ -200,16 +196,16 @@ class Reweighted(Potential):
     def error(self, k, G, z, a):
         return self.gamma[k - 1] * self.base.error(k, G, z, a)
 
-    def share_and_error(self, k, G, z, a):
+    def value_and_error(self, k, G, z, a):
         gamma = self.gamma[k - 1]
         if isinstance(gamma, Tensor) and gamma.ndim:
-            return super().share_and_error(k, G, z, a)
-        share, error = self.base.share_and_error(k, G, z, a)
+            return super().value_and_error(k, G, z, a)
+        share, error = self.base.value_and_error(k, G, z, a)
         return gamma * share, gamma * error
 
-    def respond(self, k, G, a, p, q=0.0):
+    def prox(self, k, G, a, p, q=0.0):
         gamma = self.gamma[k - 1]
-        return self.base.respond(k, G, a, p / gamma, q / gamma)
+        return self.base.prox(k, G, a, p / gamma, q / gamma)
 
     def __repr__(self):
         return f"Reweighted({list(self.gamma)}, {self.base!r})"
@@ -274,14 +270,14 @@ class Tilted(Potential):
     def error(self, k, G, z, a):
         return self.base.error(k, G, z, a)
 
-    def share_and_error(self, k, G, z, a):
-        share, error = self.base.share_and_error(k, G, z, a)
+    def value_and_error(self, k, G, z, a):
+        share, error = self.base.value_and_error(k, G, z, a)
         g = self.g[k - 1]
         return (share if g is None else share + (g * z).sum(-1)), error
 
-    def respond(self, k, G, a, p, q=0.0):
+    def prox(self, k, G, a, p, q=0.0):
         g = self.g[k - 1]
-        return self.base.respond(k, G, a, p if g is None else p - g, q)
+        return self.base.prox(k, G, a, p if g is None else p - g, q)
 
     def __repr__(self):
         return f"Tilted(<{len(self.g)} layers>, {self.base!r})"
@@ -300,7 +296,7 @@ class Energy:
 
     def __call__(self, net: LiftedNetwork, z: Activations,
                  a: Sequence[Tensor | None] | None = None) -> Tensor:
-        """E(z), shape (batch,); ``a`` as for ``Potential.shares``."""
+        """E(z), shape (batch,); ``a`` as for ``Potential.layer_values``."""
         return self.potential(net, z, a) + self.output(z[-1])
 
     def take(self, rows: Tensor) -> Energy:

@@ -34,7 +34,7 @@ def distances(net, x):
 def test_linear_classifiers_in_closed_form(name):
     """Broken if lengths are not those of successful changes, or are far from the smallest."""
     net, x = linear()
-    found = attacks.smallest_changes(net, x, [name], bounds=(-9.0, 9.0), bisections=20)[0]
+    found = attacks.minimal_perturbations(net, x, [name], bounds=(-9.0, 9.0), bisections=20)[0]
     smallest = distances(net, x)
     assert (found >= smallest * (1 - 1e-5)).all()
     assert (found <= smallest * 1.05).all()
@@ -52,9 +52,9 @@ def test_bisection_takes_off_what_an_attack_overshoots(monkeypatch):
 
     monkeypatch.setattr(attacks, "ATTACKS", {"far": far})
     box = {"bounds": (-9.0, 9.0)}
-    torch.testing.assert_close(attacks.smallest_changes(net, x, bisections=0, **box)[0], 2 * smallest)
+    torch.testing.assert_close(attacks.minimal_perturbations(net, x, bisections=0, **box)[0], 2 * smallest)
     for steps in (1, 4, 18):
-        found = attacks.smallest_changes(net, x, bisections=steps, **box)[0]
+        found = attacks.minimal_perturbations(net, x, bisections=steps, **box)[0]
         assert (found >= smallest * (1 - 1e-4)).all()
         assert (found <= smallest * (1 + 2.0 ** (1 - steps) + 1e-4)).all()
 
@@ -65,7 +65,7 @@ def test_failures_are_infinite(monkeypatch):
     results = {"stays": x, "nan": x * torch.nan}
     monkeypatch.setattr(attacks, "ATTACKS", {name: lambda *_, out=out, **__: (None, out, None)
                                              for name, out in results.items()})
-    assert attacks.smallest_changes(net, x).isinf().all()
+    assert attacks.minimal_perturbations(net, x).isinf().all()
 
 
 def test_the_judge_decides(monkeypatch):
@@ -73,10 +73,10 @@ def test_the_judge_decides(monkeypatch):
     net, x = linear(classes=2)
     stubborn = nn.Linear(6, 2).double()
     nn.init.zeros_(stubborn.weight)
-    assert attacks.smallest_changes(net, x, ["deepfool"], judge=stubborn).isinf().all()
+    assert attacks.minimal_perturbations(net, x, ["deepfool"], judge=stubborn).isinf().all()
     exact = nn.Linear(6, 2).double()
     exact.load_state_dict(net.state_dict())
-    found = attacks.smallest_changes(net, x, ["deepfool"], judge=exact, bounds=(-9.0, 9.0))
+    found = attacks.minimal_perturbations(net, x, ["deepfool"], judge=exact, bounds=(-9.0, 9.0))
     assert found.dtype == torch.float64 and found.isfinite().all()
 
 
@@ -84,7 +84,7 @@ def test_the_network_is_left_alone():
     """Broken if an attack fills gradients or leaves the network in another mode."""
     net, x = linear()
     net.train()
-    attacks.smallest_changes(net, x, FAST)
+    attacks.minimal_perturbations(net, x, FAST)
     assert net.training and all(p.grad is None and p.requires_grad for p in net.parameters())
 
 
@@ -103,7 +103,7 @@ def test_the_settings_of_published_records():
 def test_all_attacks_have_a_row():
     """Broken if one of the attacks does not run with the libraries installed."""
     net, x = linear()
-    found = attacks.smallest_changes(net, x[:2], bounds=(-9.0, 9.0))
+    found = attacks.minimal_perturbations(net, x[:2], bounds=(-9.0, 9.0))
     assert found.shape == (len(attacks.ATTACKS), 2)
     torch.testing.assert_close(found.min(0).values.double(), distances(net, x[:2]), rtol=0.01, atol=0)
 
@@ -117,7 +117,7 @@ def test_bad_settings_before_any_computing(settings, complaint, monkeypatch):
     net, x = linear()
     monkeypatch.setattr(net, "forward", lambda _: pytest.fail("computed before checking"))
     with pytest.raises(ValueError, match=complaint):
-        attacks.smallest_changes(net, x, **settings)
+        attacks.minimal_perturbations(net, x, **settings)
 
 
 @pytest.mark.parametrize("change, complaint", [
@@ -130,9 +130,9 @@ def test_arguments_of_another_kind(change, complaint):
     """Broken if a float in a network's place ends in an error deep inside foolbox."""
     net, x = linear()
     with pytest.raises(TypeError, match=complaint):
-        attacks.smallest_changes(**{"net": net, "x": x} | change)
+        attacks.minimal_perturbations(**{"net": net, "x": x} | change)
     with pytest.raises(ValueError, match="bisections=-1 must be at least 0"):
-        attacks.smallest_changes(net, x, bisections=-1)
+        attacks.minimal_perturbations(net, x, bisections=-1)
 
 
 def test_what_no_attack_turns_is_none_in_a_record(monkeypatch):
@@ -150,7 +150,7 @@ def test_what_no_attack_turns_is_none_in_a_record(monkeypatch):
 
     monkeypatch.setattr(attacks, "ATTACKS", {"first": first_only})
     split = Split(x, net(x).argmax(1))
-    found = attacks.against(net, net, split, smallest / 2)
+    found = attacks.evaluate_attacks(net, net, split, smallest / 2)
     length, *rest = found["distance"]["first"]
     assert length == pytest.approx(float(smallest[0]), rel=2e-3) and set(rest) == {None}
     assert found["correct"] == [True] * len(x)

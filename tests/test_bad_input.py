@@ -315,7 +315,7 @@ def test_tilts_for_another_batch(idle, rows):
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: lnn.ConstrainedAROVR(0.1, steps=0), "steps=0 must be at least 1"),
     (lambda: lnn.ConstrainedAROVR(0.1, steps=10**30), "steps=1000.* must be at most 1000000"),
-    (lambda: lnn.paper_sweeps(10**30), "passes=1000.* must be at most 1000000"),
+    (lambda: lnn.PaperSweeps(10**30), "passes=1000.* must be at most 1000000"),
     (lambda: lnn.Shooting(max_passes=10**30), "max_passes=1000.* must be at most 1000000"),
     (lambda: lnn.lipschitz.lower(NET, X, steps=10**30), "steps=1000.* must be at most 1000000"),
     (lambda: lnn.lipschitz.lower(NET, X, steps=-1), "steps=-1 must be at least 0"),

@@ -17,7 +17,7 @@ from benchmarks.subjects import FULL, METHODS, QUICK
 from benchmarks.timing import Time, race, ratio, threads, with_interval
 from benchmarks.tracing import Operations, peak_bytes
 from lnn_core.data import Split
-from lnn_core.experiments.training import stream, train_epoch
+from lnn_core.experiments.training import seeded_generator, train_epoch
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "book" / "records" / "cost"
@@ -40,7 +40,7 @@ def records(tmp_path_factory) -> dict[str, dict]:
 
 
 def chain(sizes, **options) -> lnn.LiftedNetwork:
-    return lnn.LiftedNetwork(sizes, generator=stream(0, "weights"), **options)
+    return lnn.LiftedNetwork(sizes, generator=seeded_generator(0, "weights"), **options)
 
 
 # What is timed
@@ -48,16 +48,16 @@ def chain(sizes, **options) -> lnn.LiftedNetwork:
 
 def test_handwritten_back_propagation_is_back_propagation():
     """Epoch times would be compared with those of something that does not train."""
-    generator = stream(1, "samples")
+    generator = seeded_generator(1, "samples")
     samples = Split(torch.rand(23, 6, generator=generator, dtype=torch.float64),
                     torch.randint(0, 3, (23,), generator=generator))
     nets = [chain([6, 5, 4, 3], dtype=torch.float64) for _ in range(2)]
     ours, reference = (torch.optim.Adam(net.parameters(), lr=0.01, fused=True) for net in nets)
     learner = HandWritten(nets[0], ours)
     for epoch in range(2):  # 23 samples in batches of 5: the last one is short
-        done = learner.epoch(samples, 5, stream(epoch, "batches"))
+        done = learner.epoch(samples, 5, seeded_generator(epoch, "batches"))
         expected = train_epoch(nets[1], lnn.BackPropagation(), samples, reference, 5,
-                               stream(epoch, "batches"))
+                               seeded_generator(epoch, "batches"))
         assert done[:5] == pytest.approx(expected[:5], rel=1e-12)  # gradients are not looked at
     for a, b in zip(nets[0].parameters(), nets[1].parameters()):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)

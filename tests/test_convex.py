@@ -124,15 +124,15 @@ def test_respond_is_an_argmin(G, q):
     """If it fails, a layer's answer in eq. (17) is not the minimiser of its energy."""
     (z, step), b = grid(G, reach=40), preactivations(13, reach=3.5)
     best = z[(G.value(z) + 0.5 * q * z.square() - b[:, None] * z).argmin(1)]
-    torch.testing.assert_close(G.respond(b, q), best, atol=step, rtol=0)
+    torch.testing.assert_close(G.prox(b, q), best, atol=step, rtol=0)
 
 
 @each_function
 def test_respond_takes_one_curvature_a_unit(G):
     """If it fails, per-unit gamma breaks inference."""
     b, q = preactivations(12).reshape(3, 4), torch.tensor([0.0, -0.5, 1.0, 2.0]).double()
-    expected = torch.stack([G.respond(b[:, i], float(q[i])) for i in range(4)], 1)
-    torch.testing.assert_close(G.respond(b, q), expected)
+    expected = torch.stack([G.prox(b[:, i], float(q[i])) for i in range(4)], 1)
+    torch.testing.assert_close(G.prox(b, q), expected)
 
 
 @each_function
@@ -140,7 +140,7 @@ def test_respond_takes_one_curvature_a_unit(G):
 def test_methods_keep_the_dtype(G, dtype):
     """If it fails, a float32 network computes in float64, or the reverse."""
     z, a = interior(G, 5).to(dtype), preactivations(5).to(dtype)
-    results = [G.value(z), G.conjugate(a), G.activation(a), G.derivative(a), G.respond(a, 0.5),
+    results = [G.value(z), G.conjugate(a), G.activation(a), G.derivative(a), G.prox(a, 0.5),
                G.divergence(z, a)]
     assert {result.dtype for result in results} == {dtype}
 

@@ -16,9 +16,9 @@ import lnn_core as lnn
 from lnn_core import data
 from lnn_core.experiments import runs as experiments
 from lnn_core.experiments import METHODS, Run
-from lnn_core.experiments.records import load, save, sweep
+from lnn_core.experiments.records import load, save, run_all
 from lnn_core.experiments.records.files import seal
-from lnn_core.experiments.training import stream
+from lnn_core.experiments.training import seeded_generator
 
 BY_METHOD = {method: Run(method=method, dataset="digits", samples=100, epochs=2, hidden=(8,))
              for method in METHODS}
@@ -42,7 +42,7 @@ def sealed(run, **other):
 def records(tmp_path_factory):
     """A folder with the records of one run of each method, computed one after the other."""
     folder = tmp_path_factory.mktemp("records")
-    return folder, sweep(RUNS, folder, jobs=1)
+    return folder, run_all(RUNS, folder, jobs=1)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_objectives_are_the_configured_ones():
               solver="paper")
     built = run.objective()
     assert isinstance(built, lnn.TargetedAROVR) and (built.alpha, built.beta) == (0.4, 0.2)
-    assert built.tilt.sd == 0.1 and built.solver == lnn.paper_sweeps(20)
+    assert built.tilt.sd == 0.1 and built.solver == lnn.PaperSweeps(20)
     assert built.potential.gamma == (1.0, 2.0, 3.0)
     kinds = {"backprop": lnn.BackPropagation, "rovr": lnn.ROVR, "arovr": lnn.AROVR,
              "arovr_ab": lnn.TargetedAROVR, "arovr_abg": lnn.TargetedAROVR}
@@ -187,7 +187,7 @@ def test_methods_are_paired(monkeypatch):
 def test_same_configuration_same_record(records, tmp_path, method):
     """If it fails, the published numbers cannot be computed again."""
     run = BY_METHOD[method]
-    assert timeless(sweep([run], tmp_path, jobs=1)[0]) == timeless(load(run, records[0]))
+    assert timeless(run_all([run], tmp_path, jobs=1)[0]) == timeless(load(run, records[0]))
 
 
 @each_method
@@ -208,12 +208,12 @@ def test_a_record_by_hand(records):
     digits = data.load("digits")
     train = digits.subset(100, 0)
     net = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
-    start = lnn.LiftedNetwork([64, 8, 10], generator=stream(0, "weights"))
+    start = lnn.LiftedNetwork([64, 8, 10], generator=seeded_generator(0, "weights"))
     with torch.no_grad():
         for layer, weight in zip((net[0], net[2]), start.weights):
             layer.weight.copy_(weight)
             layer.bias.zero_()
-    optimizer, order = torch.optim.Adam(net.parameters(), lr=2e-4), stream(0, "batches")
+    optimizer, order = torch.optim.Adam(net.parameters(), lr=2e-4), seeded_generator(0, "batches")
     losses = []
     for _ in range(2):
         total = 0.0
@@ -340,7 +340,7 @@ def test_damaged_record_is_named(tmp_path, counted, content):
     path = tmp_path / f"{TINY.key}.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="holds no record: .* delete it") as error:
-        sweep([TINY], tmp_path)
+        run_all([TINY], tmp_path)
     assert str(path) in str(error.value)
     assert path.read_bytes() == content and not counted
 
@@ -350,7 +350,7 @@ def test_record_of_another_configuration_is_named(tmp_path, counted):
     path = tmp_path / f"{TINY.key}.json"
     save(sealed(Run()), path)
     with pytest.raises(ValueError, match="another configuration") as error:
-        sweep([TINY], tmp_path)
+        run_all([TINY], tmp_path)
     assert str(path) in str(error.value) and not counted
 
 
@@ -359,7 +359,7 @@ def test_record_of_another_kind_is_named(tmp_path, counted):
     path = tmp_path / f"{TINY.key}.json"
     save(sealed(TINY, kind="Robustness"), path)
     with pytest.raises(ValueError, match="another kind: Robustness, not Run") as error:
-        sweep([TINY], tmp_path)
+        run_all([TINY], tmp_path)
     assert str(path) in str(error.value) and not counted
 
 
@@ -368,14 +368,14 @@ def test_record_of_another_kind_is_named(tmp_path, counted):
 
 def test_only_what_is_missing_is_run(tmp_path, counted):
     """If it fails, a sweep that was stopped starts again from the beginning, or skips runs."""
-    sweep(RUNS[:2], tmp_path, jobs=1)
+    run_all(RUNS[:2], tmp_path, jobs=1)
     (tmp_path / f"{RUNS[0].key}.json").unlink()
     counted.clear()
-    found = sweep([*RUNS, RUNS[3]], tmp_path, jobs=1)
+    found = run_all([*RUNS, RUNS[3]], tmp_path, jobs=1)
     assert {run.method for run in counted} == set(METHODS) - {RUNS[1].method} and len(counted) == 4
     assert [record["config"] for record in found] == [run.config for run in [*RUNS, RUNS[3]]]
     counted.clear()
-    assert sweep(RUNS, tmp_path, jobs=1) == found[:-1] and not counted
+    assert run_all(RUNS, tmp_path, jobs=1) == found[:-1] and not counted
 
 
 def test_a_stopped_sweep_keeps_what_is_done(tmp_path, monkeypatch, counted):
@@ -389,11 +389,11 @@ def test_a_stopped_sweep_keeps_what_is_done(tmp_path, monkeypatch, counted):
 
     monkeypatch.setattr(Run, "execute", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        sweep(RUNS, tmp_path, jobs=1)
+        run_all(RUNS, tmp_path, jobs=1)
     assert sorted(path.stem for path in tmp_path.iterdir()) == sorted(run.key for run in RUNS[:2])
 
 
 def test_processes_compute_the_same_records(tmp_path, records):
     """Two at a time: if it fails, results depend on how runs are spread over cores."""
-    parallel = sweep(RUNS[:2], tmp_path, jobs=2)
+    parallel = run_all(RUNS[:2], tmp_path, jobs=2)
     assert list(map(timeless, parallel)) == list(map(timeless, records[1][:2]))

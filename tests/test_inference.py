@@ -55,7 +55,7 @@ def test_passes_are_equation_17(passes):
     x, y = random_inputs(0, net)
     gamma, beta = [0.6, 1.7, 0.9], 0.3
     energy = lnn.Reweighted(gamma) - beta * lnn.Euclidean(y)
-    z, _ = lnn.infer(net, x, energy, solver=lnn.paper_sweeps(passes))
+    z, _ = lnn.infer(net, x, energy, solver=lnn.PaperSweeps(passes))
     expected = numbers(*forward(net, x))
     for _ in range(passes):
         expected = literal_pass(net, expected, y.numpy(), beta, gamma)
@@ -73,7 +73,7 @@ def test_passes_on_any_graph(base, net, seed):
     beta = 0.5 * gamma[-1].min().item()
     model = Model(kind_of(base), gamma, g, loss=((-beta, y),))
     z, _ = lnn.infer(net, x, lnn.Tilted(g, lnn.Reweighted(gamma, base)) - beta * lnn.Euclidean(y),
-                     solver=lnn.paper_sweeps(3))
+                     solver=lnn.PaperSweeps(3))
     expected = forward(net, x)
     for _ in range(3):
         expected = model.sweep(net, expected)
@@ -168,7 +168,7 @@ def problem(dtype=torch.float64, samples=6):
 def test_one_pass_is_not_called_converged():
     """If it fails, samples that were stopped midway are reported as done."""
     net, x, energy = problem()
-    for solver in (lnn.Shooting(1e-9, max_passes=1), lnn.paper_sweeps(1)):
+    for solver in (lnn.Shooting(1e-9, max_passes=1), lnn.PaperSweeps(1)):
         _, report = lnn.infer(net, x, energy, solver=solver)
         assert report.passes == 1 and not report.converged.any() and (report.gap > 0).all()
 
@@ -192,7 +192,7 @@ def test_samples_are_judged_one_by_one():
     y = net(x).detach()
     y[1:] += 1.0
     _, report = lnn.infer(net, x, lnn.FenchelYoung() - 0.25 * lnn.Euclidean(y),
-                          solver=lnn.paper_sweeps(1))
+                          solver=lnn.PaperSweeps(1))
     assert report.converged.tolist() == [True] + 5 * [False]
     assert str(report).startswith("1 passes, ") and str(report).endswith("1 of 6 samples converged")
 
@@ -210,7 +210,7 @@ def test_converged_samples_stay():
 def test_the_papers_solver_runs_its_passes():
     """If it fails, "the paper's 20 passes" are another number of passes."""
     net, x, energy = problem()
-    z, report = lnn.infer(net, x, energy, solver=lnn.paper_sweeps())
+    z, report = lnn.infer(net, x, energy, solver=lnn.PaperSweeps())
     expected = net.activations(x)
     for _ in range(20):
         sweep(net, energy, expected)
@@ -225,7 +225,7 @@ def test_activations_that_run_away_are_an_error():
     x, y = random_inputs(5, net)
     energy = lnn.FenchelYoung() - 0.9 * lnn.Euclidean(y)
     with pytest.raises(lnn.InferenceDiverged, match="3 of 3 samples ran away"):
-        lnn.infer(net, x, energy, solver=lnn.paper_sweeps(200))
+        lnn.infer(net, x, energy, solver=lnn.PaperSweeps(200))
 
 
 # --- what callers rely on ------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def test_long_inference(w):
     net = lnn.LiftedNetwork([6, 12, 12, 3], generator=generator)
     x, y = torch.randn(8, 6, generator=generator), torch.arange(8) % 3
     plain = lnn.BackPropagation(weighted(w))(net, x, y, "none")
-    assert (lnn.AROVR(0.45, loss=weighted(w), solver=lnn.paper_sweeps(12))(net, x, y, "none")
+    assert (lnn.AROVR(0.45, loss=weighted(w), solver=lnn.PaperSweeps(12))(net, x, y, "none")
             >= plain).all()
 
 
@@ -127,6 +127,6 @@ def test_weights_decide_who_is_warned_about():
     x = torch.ones(4, 5, dtype=torch.float64)
     border = lnn.bounds.stability_threshold(net).item()
     w = torch.tensor([[0.5], [0.9], [1.1], [2.0]], dtype=torch.float64) * border / 0.1
-    objective = lnn.AROVR(0.1, loss=weighted(w), solver=lnn.paper_sweeps(11))
+    objective = lnn.AROVR(0.1, loss=weighted(w), solver=lnn.PaperSweeps(11))
     with pytest.warns(lnn.StabilityWarning, match="for up to 50 % of a batch"):
         objective(net, x, torch.zeros(4, 3).double())

@@ -80,12 +80,12 @@ def test_each_reading_is_told_from_the_others():
     """Broken if two readings predict the same energies, or the factor ignores a direction."""
     tables = paper.readings()
     for name, ours in tables.items():
-        fits = {other: paper.typical_factor(ours, table) for other, table in tables.items()}
+        fits = {other: paper.geometric_mean_ratio(ours, table) for other, table in tables.items()}
         assert min(fits, key=fits.get) == name and fits.pop(name) == 1
         assert min(fits.values()) > 1.1
     halved, whole = (tables[f"rows are training sets, {half} ½"] for half in ("without", "with"))
     assert halved["mnist", "mnist"] == 13.7 / 2
-    assert math.isclose(paper.typical_factor(halved, whole), 2)
+    assert math.isclose(paper.geometric_mean_ratio(halved, whole), 2)
     assert tables["rows are test sets, with ½"]["kmnist", "fashion-mnist"] == 26.8
 
 

@@ -394,7 +394,7 @@ def test_any_optimizer_takes_it_from_here(objective):
 def test_report_of_the_last_call():
     """If it fails, training cannot tell how inference went."""
     net, x, y = smooth_problem()
-    objective = lnn.AROVR(BETA, solver=lnn.paper_sweeps(7))
+    objective = lnn.AROVR(BETA, solver=lnn.PaperSweeps(7))
     assert objective.report is None
     objective(net, x, y)
     assert objective.report.passes == 7 and objective.report.converged.shape == (3,)

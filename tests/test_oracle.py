@@ -291,7 +291,7 @@ def test_refuses_what_it_cannot_search():
         oracle.minimum(single, ONE.float(), lnn.FenchelYoung() + lnn.Loss())
 
     class Softplus(lnn.ConvexFunction):
-        value = conjugate = activation = derivative = respond = None
+        value = conjugate = activation = derivative = prox = None
 
     with pytest.raises(TypeError, match="Identity, ReLU, Box and Tanh"):
         oracle.minimum(chain(1.0, 1.0, activation=Softplus()), ONE, lnn.FenchelYoung() + lnn.Loss())

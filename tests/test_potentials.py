@@ -53,7 +53,7 @@ def test_value_is_the_papers_sum(base, net, seed):
     """Eqs. (1) and (3): if it fails, a ½, a conjugate or a skip connection is missing."""
     z = inside(net, seed)
     torch.testing.assert_close(base(net, z), Model(kind_of(base)).potential(net, z))
-    layers = base.by_layer(net, z)
+    layers = base.layer_values(net, z)
     assert layers.shape == (net.depth, 3)
     torch.testing.assert_close(layers.sum(0), base(net, z))
 
@@ -76,9 +76,9 @@ def test_fenchel_young_is_equation_4(net):
 def test_fenchel_young_outweighs_least_squares(net):
     """D ≥ ½‖z − f(a)‖² ≥ 0, layer by layer: if it fails, the bounds on AROVR do not hold."""
     z = inside(net)
-    least_squares = lnn.LeastSquares().by_layer(net, z)
+    least_squares = lnn.LeastSquares().layer_values(net, z)
     assert (least_squares >= 0).all()
-    assert (lnn.FenchelYoung().by_layer(net, z) >= least_squares - 1e-12).all()
+    assert (lnn.FenchelYoung().layer_values(net, z) >= least_squares - 1e-12).all()
 
 
 # --- what inference asks of a potential ----------------------------------------------------------
@@ -119,7 +119,7 @@ def test_respond_is_an_argmin(base, G, q):
         a, p = 2 * torch.randn(2, 3, generator=generator, dtype=torch.float64)
         energy = potential.terms(1, G, z, a) + 0.5 * q * z.square() - p * z
         best = z[energy.argmin(0), 0]
-        torch.testing.assert_close(potential.respond(1, G, a, p, q), best, rtol=0,
+        torch.testing.assert_close(potential.prox(1, G, a, p, q), best, rtol=0,
                                    atol=1.01 * (z[1] - z[0]).item())
 
 

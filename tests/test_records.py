@@ -22,7 +22,7 @@ import pytest
 from lnn_core.experiments import robustness, studies# noqa: F401  robustness declares a kind
 from lnn_core.experiments import Run
 from lnn_core.experiments import pca as modes# noqa: F401  it declares a kind
-from lnn_core.experiments.records import Recorded, files, load, save, sweep
+from lnn_core.experiments.records import Recorded, files, load, save, run_all
 from lnn_core.experiments.records.files import PROVENANCE, digest, seal
 from lnn_core.experiments.records.recorded import KINDS, rebuild
 from lnn_core.experiments.records.repeating import disagreements, findings, read
@@ -479,7 +479,7 @@ def test_remaining_time_is_by_cost(monkeypatch, tmp_path, capsys):
             return {}
 
     monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
-    sweep([Wait(1), Wait(10)], tmp_path, jobs=1)
+    run_all([Wait(1), Wait(10)], tmp_path, jobs=1)
     shown = capsys.readouterr()
     first, middle, last, *_ = [line.strip() for line in shown.err.split("\r")[1:]]
     for line, share, left in ((first, "0 of 2 runs:   0%", "00:00, ? left"),
@@ -519,14 +519,14 @@ def test_a_run_that_fails_stops_no_other(tmp_path, jobs):
     """If it fails, one bad run ends a sweep of hours, at every new start again."""
     runs = [Picky(number) for number in range(5)]
     with pytest.raises(RuntimeError, match="2 of 5 runs failed") as error:
-        sweep(runs, tmp_path, jobs=jobs)
+        run_all(runs, tmp_path, jobs=jobs)
     assert {path.stem for path in tmp_path.iterdir()} == {runs[i].key for i in (0, 3, 4)}
     for run, reason in ((runs[1], "Unsendable: never liked 1"), (runs[2], "ValueError: ")):
         assert re.search(re.escape(f"{run}: ") + f".*{reason}", str(error.value))
     assert not any(str(runs[i]) in str(error.value) for i in (0, 3, 4))
     with pytest.raises(RuntimeError, match="2 of 2 runs failed"):
-        sweep(runs, tmp_path, jobs=1)
-    assert [record["result"] for record in sweep(runs[3:], tmp_path)] == [3, 4]
+        run_all(runs, tmp_path, jobs=1)
+    assert [record["result"] for record in run_all(runs[3:], tmp_path)] == [3, 4]
 
 
 def test_folder_that_cannot_be_written_is_found_out_first(tmp_path, monkeypatch):
@@ -535,7 +535,7 @@ def test_folder_that_cannot_be_written_is_found_out_first(tmp_path, monkeypatch)
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "records"):
         with pytest.raises(OSError, match=re.escape("cannot write records (")) as error:
-            sweep([Toy()], folder)
+            run_all([Toy()], folder)
         assert error.value.filename == str(folder)
 
     def refuse(*_, **__):
@@ -543,14 +543,14 @@ def test_folder_that_cannot_be_written_is_found_out_first(tmp_path, monkeypatch)
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(PermissionError, match="cannot write records .Permission denied.: '"):
-        sweep([Toy()], tmp_path)
+        run_all([Toy()], tmp_path)
 
 
 def test_complete_folder_needs_no_right_to_write(tmp_path, monkeypatch):
     """If it fails, published records can be shown only to who may change them."""
-    found = sweep([Toy()], tmp_path, jobs=1)
+    found = run_all([Toy()], tmp_path, jobs=1)
     monkeypatch.setattr("lnn_core.experiments.records.sweeping.claim", lambda _: pytest.fail("tried to write"))
-    assert sweep([Toy()], tmp_path) == found
+    assert run_all([Toy()], tmp_path) == found
 
 
 def test_full_disk_is_named_and_stops_no_other(tmp_path, monkeypatch):
@@ -564,7 +564,7 @@ def test_full_disk_is_named_and_stops_no_other(tmp_path, monkeypatch):
 
     monkeypatch.setattr("lnn_core.experiments.records.sweeping.save", full)
     with pytest.raises(RuntimeError, match="1 of 3 runs failed") as error:
-        sweep(runs, tmp_path, jobs=1)
+        run_all(runs, tmp_path, jobs=1)
     assert f"{runs[1]}: OSError: [Errno 28] No space left on device" in str(error.value)
     assert {path.stem for path in tmp_path.iterdir()} == {runs[0].key, runs[2].key}
 
@@ -580,7 +580,7 @@ def test_records_that_vanish_are_missed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Toy, "execute", execute)
     with pytest.raises(RuntimeError, match="has lost 2 of 3 records") as error:
-        sweep(runs, folder, jobs=1)
+        run_all(runs, folder, jobs=1)
     assert str(folder) in str(error.value)
     assert [str(run) in str(error.value) for run in runs] == [True, True, False]
 
@@ -593,7 +593,7 @@ def test_only_abandoned_files_are_removed(tmp_path):
     yesterday = time.time() - 86_400
     os.utime(old, (yesterday, yesterday))
     os.utime(foreign, (yesterday, yesterday))
-    sweep([Toy()], tmp_path, jobs=1)
+    run_all([Toy()], tmp_path, jobs=1)
     assert sorted(tmp_path.iterdir()) == sorted([new, foreign, tmp_path / f"{Toy().key}.json"])
 
 
@@ -602,7 +602,7 @@ def test_data_are_prepared_before_anything_is_computed(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(Toy, "prepare", lambda run: done.append(("prepare", run.number)))
     monkeypatch.setattr(Toy, "execute", lambda run: done.append(("execute", run.number)) or {})
-    sweep([Toy(0.1), Toy(0.2)], tmp_path, jobs=1)
+    run_all([Toy(0.1), Toy(0.2)], tmp_path, jobs=1)
     assert done[:2] == [("prepare", 0.1), ("prepare", 0.2)]
     assert [run for what, run in done if what == "execute"] == [0.1, 0.2]
 
@@ -612,7 +612,7 @@ def test_sweep_leaves_the_number_of_threads_alone(tmp_path, monkeypatch):
     threads = []
     monkeypatch.setattr("torch.get_num_threads", lambda: threads[-1] if threads else 7)
     monkeypatch.setattr("torch.set_num_threads", threads.append)
-    record, = sweep([Toy()], tmp_path, jobs=1)
+    record, = run_all([Toy()], tmp_path, jobs=1)
     assert threads == [1, 7] and record["machine"]["threads"] == 1
 
 

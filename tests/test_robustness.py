@@ -14,7 +14,7 @@ from lnn_core.experiments import attacks, runs as experiments, robustness, train
 from lnn_core.data import Split
 from lnn_core.experiments.lrrn import RADII, Classification
 from lnn_core.experiments.robustness import Robustness
-from lnn_core.experiments.training import accuracy, stream
+from lnn_core.experiments.training import accuracy, seeded_generator
 
 #: So large a learning rate that the last epoch is not the best.
 SMALL = Robustness("digits", samples=300, epochs=4, batch=50, hidden=(12, 8), learning_rate=0.03,
@@ -114,7 +114,7 @@ def test_the_radius_of_two_outputs_in_closed_form():
     w = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     with torch.no_grad():
         net.weights[0].copy_(torch.stack([w, -w]))
-    x = torch.randn(20, 3, dtype=torch.float64, generator=stream(0, "x"))
+    x = torch.randn(20, 3, dtype=torch.float64, generator=seeded_generator(0, "x"))
     torch.testing.assert_close(robustness.radii(net, x), (x @ w).abs() / w.norm())
 
 
@@ -122,8 +122,8 @@ def test_radii_against_brute_force(monkeypatch):
     """Broken if a change shorter than the recorded radius turned a prediction: 20,000 random
     directions on an image of two pixels, each just within the radius."""
     monkeypatch.setattr(attacks, "ATTACKS", {"deepfool": attacks.ATTACKS["deepfool"]})
-    net = LiftedNetwork([2, 3, 2], generator=stream(1, "weights"))
-    x = torch.rand(4, 2, generator=stream(2, "images"))
+    net = LiftedNetwork([2, 3, 2], generator=seeded_generator(1, "weights"))
+    x = torch.rand(4, 2, generator=seeded_generator(2, "images"))
     found = robustness.attack(net, Split(x, net(x).argmax(1)), 4)
     angle = torch.linspace(0, 2 * math.pi, 20_000)
     circle, predicted = torch.stack([angle.cos(), angle.sin()], 1), net(x).argmax(1)
@@ -208,7 +208,7 @@ def test_one_network_gives_margins_and_bound():
     weight is computed, a spectral norm moves on. Without it the radius is that of W/‖W‖₂ as
     the power iteration has it, one step after the last."""
     torch.manual_seed(0)
-    net, x = LiftedNetwork([4, 3], generator=stream(0, "weights")), torch.ones(1, 4)
+    net, x = LiftedNetwork([4, 3], generator=seeded_generator(0, "weights")), torch.ones(1, 4)
     torch.nn.utils.parametrizations.spectral_norm(net.weights, "0")
     calls = []
     net.weights.parametrizations["0"][0].register_forward_hook(lambda *_: calls.append(1))
@@ -221,7 +221,7 @@ def test_one_network_gives_margins_and_bound():
 
 def test_radii_of_networks_in_half_precision():
     """Broken if margins are rounded to bfloat16. Oracle: the same weights in float64."""
-    net = LiftedNetwork([4, 8, 3], generator=stream(0, "weights"), dtype=torch.bfloat16)
+    net = LiftedNetwork([4, 8, 3], generator=seeded_generator(0, "weights"), dtype=torch.bfloat16)
     x = torch.linspace(-1, 1, 20).view(5, 4).bfloat16()
     radii, exact = robustness.radii(net, x), robustness.radii(copy.deepcopy(net).double(), x.double())
     torch.testing.assert_close(radii.double(), exact, rtol=1e-4, atol=1e-6)
@@ -229,7 +229,7 @@ def test_radii_of_networks_in_half_precision():
 
 def test_the_runs_compared_differ_in_nothing_but_the_network():
     """Broken if one side gets more images or epochs, another size, or fewer attacks."""
-    runs = robustness.two_ways()
+    runs = robustness.by_training_and_construction()
     assert len({run.key for run in runs}) == len(runs)
     for name in ("hidden", "epochs", "batch", "learning_rate", "attacked"):
         assert len({getattr(run, name) for run in runs}) == 1

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from lnn_core.experiments import tables, training
 from lnn_core.experiments import Run
-from lnn_core.experiments.records import Recorded, load, sweep
+from lnn_core.experiments.records import Recorded, load, run_all
 
 HERE = Path(__file__).parent
 #: Other processes import lnn_core, and this file.
@@ -98,7 +98,7 @@ def killed(folder, event):
             tqdm.set_lock(threading.RLock())
             die_at(event)
             with joblib.parallel_config("threading"):
-                sweep(RUNS, folder, jobs=2)
+                run_all(RUNS, folder, jobs=2)
             os._exit(0)
         except BaseException:
             traceback.print_exc()
@@ -110,7 +110,7 @@ def killed(folder, event):
 def kill_and_resume(folder):
     """KILLS kills; where a sweep was through before, the next starts with an empty folder. Prints
     how many records each kill left."""
-    sweep(RUNS, folder / "serial", jobs=1)  # imports, too, what training imports late
+    run_all(RUNS, folder / "serial", jobs=1)  # imports, too, what training imports late
     moments, left, now = random.Random(0), [], folder / "killed-0"
     for _ in range(KILLS):
         before = on_disk(now)
@@ -120,7 +120,7 @@ def kill_and_resume(folder):
         left.append(len(after))
         if len(after) == len(RUNS):
             now = folder / f"killed-{len(left)}"
-    sweep(RUNS, now, jobs=1)
+    run_all(RUNS, now, jobs=1)
     print(json.dumps({"left": left, "dask": "distributed" in sys.modules}))
 
 
@@ -170,9 +170,9 @@ def test_no_worker_outlives_its_sweep(tmp_path, kill):
     what nobody will write, or keep their memory for minutes."""
     script = """if True:
         import signal, sys
-        from test_scale_out import Where, sweep
+        from test_scale_out import Where, run_all
         signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs are deaf
-        sweep([Where(number, endless=True) for number in range(3)], sys.argv[1], jobs=2)
+        run_all([Where(number, endless=True) for number in range(3)], sys.argv[1], jobs=2)
         """
     sweeping = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], text=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
@@ -186,7 +186,7 @@ def test_no_worker_outlives_its_sweep(tmp_path, kill):
 
 def test_no_worker_is_left_after_a_sweep(tmp_path):
     """If it fails, a notebook that sweeps goes on with several processes' memory in use."""
-    found = sweep([Where(number) for number in range(4)], tmp_path, jobs=2)
+    found = run_all([Where(number) for number in range(4)], tmp_path, jobs=2)
     workers = {record["process"] for record in found}
     assert os.getpid() not in workers
     for worker in workers:
@@ -203,7 +203,7 @@ def test_a_sweep_that_breaks_off_waits_for_nothing(tmp_path, monkeypatch, capfd)
 
     monkeypatch.setattr("lnn_core.experiments.records.sweeping.save", stop)
     with pytest.raises(KeyboardInterrupt):
-        sweep([Where(0), Where(1, endless=True)], tmp_path, jobs=2)
+        run_all([Where(0), Where(1, endless=True)], tmp_path, jobs=2)
     assert not list(tmp_path.iterdir()) and "survived" not in capfd.readouterr().out
 
 
@@ -264,14 +264,14 @@ def test_worker_that_dies_loses_nothing(cluster, tmp_path):
     assert busy.exists(), "killed when it had nothing to do"
     assert workers["doomed"].wait() == -signal.SIGKILL and workers["other"].poll() is None
     assert len(on_disk(folder)) == len(runs)
-    assert list(map(timeless, found)) == list(map(timeless, sweep(runs, tmp_path / "serial", 1)))
+    assert list(map(timeless, found)) == list(map(timeless, run_all(runs, tmp_path / "serial", 1)))
 
 
 def test_a_run_that_fails_on_a_worker_stops_no_other(cluster, tmp_path):
     """If it fails, one bad run ends a cluster's sweep: of 5,000 digits there are too few."""
     bad, *good = runs = [replace(RUNS[0], samples=5000), *RUNS[:2]]
     with pytest.raises(RuntimeError, match="1 of 3 runs failed") as error:
-        sweep(runs, tmp_path / "records", scheduler=cluster[0])
+        run_all(runs, tmp_path / "records", scheduler=cluster[0])
     assert f"{bad}: ValueError: n=5000 must lie between" in str(error.value)
     assert on_disk(tmp_path / "records").keys() == {f"{run.key}.json" for run in good}
 

@@ -66,7 +66,7 @@ def test_where_full_sweeps_go_astray(base, scale_):
     net = random_network(1, [10, 20, 20, 5], scale=scale_)
     x, y = random_inputs(1, net, samples=40)
     energy, start = base + 0.9 * lnn.Euclidean(y), net.activations(x)
-    literal, _ = lnn.infer(net, x, energy, solver=lnn.paper_sweeps(50))
+    literal, _ = lnn.infer(net, x, energy, solver=lnn.PaperSweeps(50))
     assert (energy(net, literal) > energy(net, start)).any(), "too tame to test anything"
     z, _ = lnn.infer(net, x, energy)
     assert (energy(net, z) <= energy(net, start)).all()
@@ -290,7 +290,7 @@ def test_training_does_not_depend_on_the_solver():
     """
     digits, accuracy = lnn.data.load("digits"), {}
     train = digits.subset(500, 0)
-    for solver in (lnn.paper_sweeps(20), None):
+    for solver in (lnn.PaperSweeps(20), None):
         net = lnn.LiftedNetwork([64, 32, 32, 10], generator=torch.Generator().manual_seed(1))
         history = fit(net, lnn.AROVR(0.25, solver=solver), train, digits.validation, digits.test,
                       epochs=25, learning_rate=3e-3, generator=torch.Generator().manual_seed(2))

@@ -16,7 +16,7 @@ from lnn_core import data, objectives
 from lnn_core.inference import InferenceDiverged, Report
 from lnn_core.objectives import StabilityWarning
 from lnn_core.inference.iterate import Iterate, without_minimum
-from lnn_core.experiments.training import fit, stream, train_epoch
+from lnn_core.experiments.training import fit, seeded_generator, train_epoch
 
 SIZES = (5, 4, 6, 3)
 
@@ -44,7 +44,7 @@ def switches(dtype):
 
 
 @pytest.mark.parametrize("objective", [
-    lambda beta: lnn.AROVR(beta), lambda beta: lnn.AROVR(beta, solver=lnn.paper_sweeps(20)),
+    lambda beta: lnn.AROVR(beta), lambda beta: lnn.AROVR(beta, solver=lnn.PaperSweeps(20)),
     lambda beta: lnn.AROVR(beta, potential=lnn.LeastSquares())], ids=["sweeps", "paper", "least squares"])
 def test_warns_beyond_the_exact_border_and_not_before(linear, objective):
     """A user could not tell a finite maximum from one that inference never reaches."""
@@ -94,7 +94,7 @@ def test_the_proof_is_for_losses_as_curved():
 def test_the_proof_is_for_the_functions_known():
     """A convex function of the user's own may grow faster than a square: nothing is proved then."""
     class Unknown(lnn.ConvexFunction):
-        value = conjugate = activation = derivative = respond = divergence = None
+        value = conjugate = activation = derivative = prox = divergence = None
 
     proved, energy = torch.tensor([True, False]), lnn.FenchelYoung() + lnn.Loss()
     for function, expected in ((lnn.ReLU(), True), (lnn.Tanh(), True), (Unknown(), False)):
@@ -150,10 +150,10 @@ def test_weights_of_weights_multiply(linear, wrap):
 def test_an_unknown_potential_is_left_alone(linear):
     """A potential of the user's own has no known border: that is no reason to fail."""
     class Own(lnn.Potential):
-        terms, error, respond = (getattr(lnn.LeastSquares, name) for name in ("terms", "error", "respond"))
+        terms, error, prox = (getattr(lnn.LeastSquares, name) for name in ("terms", "error", "prox"))
 
     net, x, y, border = linear
-    lnn.AROVR(0.9 * border, potential=Own(), solver=lnn.paper_sweeps(12))(net, x, y)
+    lnn.AROVR(0.9 * border, potential=Own(), solver=lnn.PaperSweeps(12))(net, x, y)
 
 
 def test_runaway_activations_leave_a_finite_lower_bound():
@@ -193,7 +193,7 @@ def test_ordinary_training_hardly_asks_for_the_border(digits, monkeypatch):
     monkeypatch.setattr(objectives, "stability_threshold",
                         lambda net, x, *rest, **options: asked.append(len(x))
                         or threshold(net, x, *rest, **options))
-    net = lnn.LiftedNetwork([digits.dim, 32, 32, 10], generator=stream(0, "weights"))
+    net = lnn.LiftedNetwork([digits.dim, 32, 32, 10], generator=seeded_generator(0, "weights"))
     train = digits.subset(500, 0)
     history = fit(net, lnn.AROVR(0.25), train, digits.validation, digits.test, epochs=20,
                   learning_rate=3e-3)
@@ -203,12 +203,12 @@ def test_ordinary_training_hardly_asks_for_the_border(digits, monkeypatch):
 
 def test_training_beyond_the_border_does_not_flood(digits):
     """Python shows a text once: the text may not change with every batch."""
-    net = lnn.LiftedNetwork([digits.dim, 32, 32, 10], generator=stream(0, "weights"))
+    net = lnn.LiftedNetwork([digits.dim, 32, 32, 10], generator=seeded_generator(0, "weights"))
     train = digits.subset(500, 0)
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     for _ in range(10):
-        train_epoch(net, lnn.BackPropagation(), train, optimizer, 50, stream(0, "batches"))
+        train_epoch(net, lnn.BackPropagation(), train, optimizer, 50, seeded_generator(0, "batches"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
-        train_epoch(net, lnn.AROVR(0.6), train, optimizer, 5, stream(0, "batches"))
+        train_epoch(net, lnn.AROVR(0.6), train, optimizer, 5, seeded_generator(0, "batches"))
     assert 1 <= len([one for one in caught if one.category is StabilityWarning]) <= 10

@@ -5,7 +5,7 @@ import torch
 
 import lnn_core as lnn
 from lnn_core.data import Split
-from lnn_core.experiments.training import History, accuracy, fit, stream, train_epoch
+from lnn_core.experiments.training import History, accuracy, fit, seeded_generator, train_epoch
 
 
 def blobs(n, seed):
@@ -19,13 +19,13 @@ TRAIN, VALIDATION, TEST = blobs(50, 0), blobs(30, 1), blobs(30, 2)
 
 
 def network(seed=0):
-    return lnn.LiftedNetwork([3, 8, 3], generator=stream(seed, "weights"))
+    return lnn.LiftedNetwork([3, 8, 3], generator=seeded_generator(seed, "weights"))
 
 
 def objectives():
     return [lnn.BackPropagation(), lnn.ROVR(0.25), lnn.AROVR(0.25),
-            lnn.TargetedAROVR(0.49, 0.25, lnn.Targeted(stream(0, "attack")),
-                              tilt=lnn.GaussianTilt(1 / 16, generator=stream(0, "tilt")))]
+            lnn.TargetedAROVR(0.49, 0.25, lnn.Targeted(seeded_generator(0, "attack")),
+                              tilt=lnn.GaussianTilt(1 / 16, generator=seeded_generator(0, "tilt")))]
 
 
 each_objective = pytest.mark.parametrize("number", range(4), ids=map(repr, objectives()))
@@ -34,7 +34,7 @@ each_objective = pytest.mark.parametrize("number", range(4), ids=map(repr, objec
 def trained(objective, epochs=5, **options):
     net = network()
     history = fit(net, objective, TRAIN, VALIDATION, TEST, epochs=epochs, batch=20,
-                  learning_rate=0.01, generator=stream(0, "batches"), **options)
+                  learning_rate=0.01, generator=seeded_generator(0, "batches"), **options)
     return net, history
 
 
@@ -58,7 +58,7 @@ def test_an_epoch_by_hand():
     """Adam on every mini-batch's mean: if it fails, the short last one is lost or weighs too much."""
     net, twin = network(), network()
     optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
-    order = torch.randperm(50, generator=stream(7, "batches"))
+    order = torch.randperm(50, generator=seeded_generator(7, "batches"))
     total, norms = 0.0, []
     for rows in (order[:20], order[20:40], order[40:]):
         y = torch.nn.functional.one_hot(TRAIN.y[rows], 3).float()
@@ -69,7 +69,7 @@ def test_an_epoch_by_hand():
         optimizer.step()
         total += losses.sum().item()
     done = train_epoch(net, lnn.BackPropagation(), TRAIN,
-                       torch.optim.Adam(net.parameters(), lr=0.01), 20, stream(7, "batches"))
+                       torch.optim.Adam(net.parameters(), lr=0.01), 20, seeded_generator(7, "batches"))
     assert done == (pytest.approx(total / 50, rel=1e-5), 0, 0, 1, 0,
                     *(pytest.approx(norm, rel=1e-4) for norm in (sorted(norms)[1], max(norms))))
     for ours, theirs in zip(net.parameters(), twin.parameters()):
@@ -90,7 +90,7 @@ def updated(train, **options):
     """The parameters after one epoch of plain gradient descent, and the epoch."""
     net = network()
     done = train_epoch(net, Scripted(), train, torch.optim.SGD(net.parameters(), lr=0.1), 25,
-                       stream(7, "batches"), **options)
+                       seeded_generator(7, "batches"), **options)
     return torch.nn.utils.parameters_to_vector(net.parameters()).detach(), done
 
 
@@ -106,7 +106,7 @@ def test_unbounded_samples_are_counted_and_never_clamped():
 def test_unbounded_samples_can_be_left_out():
     """If it fails, they still steer the weights, or what is left weighs less than it should."""
     (weights, done), bounded = updated(TRAIN, omit_unbounded=True), TRAIN.y != 2
-    net, order = network(), torch.randperm(50, generator=stream(7, "batches"))
+    net, order = network(), torch.randperm(50, generator=seeded_generator(7, "batches"))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     for rows in order.split(25):
         rows = rows[bounded[rows]]
@@ -236,10 +236,10 @@ def test_methods_see_the_same_batches():
 def test_streams_are_independent_and_repeatable():
     """If it fails, methods that draw attacks change the order of samples, or seeds share draws."""
     state = torch.get_rng_state()
-    draws = {(seed, purpose): torch.randn(4, generator=stream(seed, purpose)).tolist()
+    draws = {(seed, purpose): torch.randn(4, generator=seeded_generator(seed, purpose)).tolist()
              for seed in (0, 1, 11) for purpose in ("weights", "batches", "attack", "1/attack")}
     assert len({tuple(draw) for draw in draws.values()}) == len(draws)
-    assert torch.randn(4, generator=stream(1, "attack")).tolist() == draws[1, "attack"]
+    assert torch.randn(4, generator=seeded_generator(1, "attack")).tolist() == draws[1, "attack"]
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -272,9 +272,9 @@ def test_history_has_an_entry_an_epoch():
 
 def test_share_of_converged_samples():
     """If it fails, training does not tell that inference was cut short."""
-    _, history = trained(lnn.AROVR(0.25, solver=lnn.paper_sweeps(1)), epochs=1)
+    _, history = trained(lnn.AROVR(0.25, solver=lnn.PaperSweeps(1)), epochs=1)
     assert history.passes == [1] and history.converged[0] < 0.5
-    _, history = trained(lnn.AROVR(0.25, solver=lnn.paper_sweeps(40)), epochs=1)
+    _, history = trained(lnn.AROVR(0.25, solver=lnn.PaperSweeps(40)), epochs=1)
     assert history.passes == [40] and history.converged[0] > 0.9
 
 

@@ -84,7 +84,7 @@ def test_what_reaches_each_unit_is_what_lnn_core_says(js):
     for widget in cases():
         s, unit = js("solve(p)", p=widget.state()), widget.unit
         net, U, z = unit.net, unit.potential, activations(widget, s["worst"]["z"])
-        energies = U.by_layer(net, z)[:, 0] / widget.delta
+        energies = U.layer_values(net, z)[:, 0] / widget.delta
         assert s["worst"]["energy"] == pytest.approx(energies.tolist(), **AGREE)
         for k in (1, 2):
             a, f = net.preactivation(k, z), net.function(k)

@@ -18,7 +18,7 @@ from lnn_core import __version__, data
 from lnn_core.experiments import Run
 from lnn_core.network import LiftedNetwork
 from lnn_core.experiments.records import save
-from lnn_core.experiments.training import History, accuracy, fit, stream
+from lnn_core.experiments.training import History, accuracy, fit, seeded_generator
 from lnn_core.widgets.packed import pack, to_script, unpack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def train(run: Run, dataset: data.Dataset) -> tuple[LiftedNetwork, History]:
 
     history = fit(net, run.objective(), samples, dataset.validation, dataset.test,
                   epochs=run.epochs, batch=run.batch, learning_rate=run.learning_rate,
-                  generator=stream(run.seed, "batches"), on_epoch=keep)
+                  generator=seeded_generator(run.seed, "batches"), on_epoch=keep)
     net.load_state_dict(best)
     return net, history
 

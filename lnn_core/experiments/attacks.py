@@ -36,7 +36,7 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def smallest_changes(net: nn.Module, x: Tensor, attacks: Sequence[str] | None = None, *,
+def minimal_perturbations(net: nn.Module, x: Tensor, attacks: Sequence[str] | None = None, *,
                      bounds: tuple[float, float] = (0.0, 1.0), bisections: int = 10,
                      judge: nn.Module | None = None) -> Tensor:
     """‖x′ − x‖₂ of the changed images x′ that each attack finds, shape (attacks, batch).
@@ -81,12 +81,12 @@ def smallest_changes(net: nn.Module, x: Tensor, attacks: Sequence[str] | None = 
                         for one in found])
 
 
-def against(net: nn.Module, judge: nn.Module, split: Split, radius: Tensor) -> dict:
+def evaluate_attacks(net: nn.Module, judge: nn.Module, split: Split, radius: Tensor) -> dict:
     """Certified radii beside the smallest changes that attacks found, as records keep them.
 
     Parameters
     ----------
-    net, judge : as in :func:`smallest_changes`.
+    net, judge : as in :func:`minimal_perturbations`.
     radius : shape (batch,): changes of the split's images that are shorter are certified.
 
     Returns ``radius`` and ``correct`` (whether the judge reads the image rightly), one value
@@ -95,7 +95,7 @@ def against(net: nn.Module, judge: nn.Module, split: Split, radius: Tensor) -> d
     the smallest quotient of such a length and its radius, which a right certificate keeps
     above 1. (None where not enough attacks succeed.)
     """
-    distance = smallest_changes(net, split.x, judge=judge)
+    distance = minimal_perturbations(net, split.x, judge=judge)
     best = distance.min(0).values
     with torch.no_grad():
         correct = judge(split.x.to(best.dtype)).argmax(1) == split.y

@@ -27,7 +27,7 @@ from ..data import Dataset, Split
 from ..kinds import expect
 from ..losses import home
 from .records import Recorded
-from .training import BLOCK, accuracy, stream, train_epoch
+from .training import BLOCK, accuracy, seeded_generator, train_epoch
 from ..lrrn.bounds import certified_radius, jacobian, lipschitz
 from ..lrrn.boxqp import SpectralDescent
 from ..lrrn.model import LRRN
@@ -94,7 +94,7 @@ def _train(net: LRRN, loss: EnergyLoss, train: Split, groups: list[dict], run: T
            epochs: int, measure: Callable[[], dict[str, float]]) -> dict[str, list[float]]:
     """Adam for so many epochs; after each, the epoch's means and what ``measure`` returns."""
     optimizer = torch.optim.Adam(groups, lr=run.learning_rate, fused=True)
-    order, history = stream(run.seed, f"batches of {type(loss).__name__}"), defaultdict(list)
+    order, history = seeded_generator(run.seed, f"batches of {type(loss).__name__}"), defaultdict(list)
     for _ in range(epochs):
         done = train_epoch(net, loss, train, optimizer, run.batch, order)
         for name, value in {**done._asdict(), **measure()}.items():
@@ -146,7 +146,7 @@ class Classification(Training):
     def network(self, inputs: int) -> LRRN:
         """The network with this seed's initial weights; β as in Corollary 2."""
         return LRRN([inputs, *self.hidden, Dataset.classes], init=self.init,
-                    generator=stream(self.seed, "weights"))
+                    generator=seeded_generator(self.seed, "weights"))
 
     def execute(self) -> dict:
         """Pretrain, train, and look closely at the epoch that validation chooses."""
@@ -206,7 +206,7 @@ def certified_accuracy(right: Tensor, radius: Tensor) -> list[float]:
 
 
 def attack(net: LRRN, split: Split, images: int) -> dict:
-    """The first images' certified radii and attacks: see :func:`lnn_core.experiments.attacks.against`.
+    """The first images' certified radii and attacks: see :func:`lnn_core.experiments.attacks.evaluate_attacks`.
 
     Attacks see the network as it is; their success is judged by its :func:`exact` copy.
     """
@@ -214,7 +214,7 @@ def attack(net: LRRN, split: Split, images: int) -> dict:
 
     judge, first = exact(net), Split(split.x[:images], split.y[:images])
     radius = certified_radius(judge, first.x.double(), solver=_EXACT)
-    return attacks.against(net, judge, first, radius)
+    return attacks.evaluate_attacks(net, judge, first, radius)
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Reconstruction(Training):
         constraint = ACTIVATIONS[self.activation]
         return LRRN([inputs, *self.hidden], constraint(), constraint(), beta=1.0,
                     bias=self.bias is not False, init=self.init,
-                    generator=stream(self.seed, "weights"))
+                    generator=seeded_generator(self.seed, "weights"))
 
     def prepare(self) -> None:
         """Load the data, those for comparison too."""
@@ -265,7 +265,7 @@ class Reconstruction(Training):
                          lambda: {"validation": float(energies(net, held_out).mean())})
         images = {name: _dataset(name).test.x for name in self._compared()}
         images["mirrored"] = mirrored(dataset.test.x)
-        images["gaussian"] = gaussian(train.x, len(dataset.test.x), stream(self.seed, "gaussian"))
+        images["gaussian"] = gaussian(train.x, len(dataset.test.x), seeded_generator(self.seed, "gaussian"))
         found = {name: energies(net, x) for name, x in images.items()}
         return {"result": {name: {"mean": float(e.mean()), "sd": float(e.std())}
                            for name, e in found.items()},

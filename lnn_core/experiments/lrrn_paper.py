@@ -42,7 +42,7 @@ def readings() -> dict[str, dict[tuple[str, str], float]]:
             for half, scale in (("with", 1.0), ("without", 0.5))}
 
 
-def typical_factor(ours: dict[tuple[str, str], float],
+def geometric_mean_ratio(ours: dict[tuple[str, str], float],
                    theirs: dict[tuple[str, str], float]) -> float:
     """exp of the mean of |log(ours/theirs)| over the cells of theirs; 1 if all are equal.
 

@@ -38,7 +38,7 @@ class Robustness(Recorded):
     the best validated epoch: also ``lower``, the largest ‖∂z_L/∂x‖₂ at validation images,
     ``trivial``, the product of the layers' norms, ``certified``, the share of test images read
     rightly and with a radius above each of ``lrrn.experiments.RADII``, and ``attack`` and
-    ``closest`` of :func:`lnn_core.experiments.attacks.against`, whose lists are in ``attacks``.
+    ``closest`` of :func:`lnn_core.experiments.attacks.evaluate_attacks`, whose lists are in ``attacks``.
     ``result`` is None where the first epoch diverges.
 
     method, beta, alpha, samples, hidden, epochs, batch, learning_rate, init : see ``Run``.
@@ -139,11 +139,11 @@ def _recorded_radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> 
 
 
 def attack(net: LiftedNetwork, split: Split, images: int) -> dict:
-    """The first images' radii and attacks, judged in float64: see ``attacks.against``."""
+    """The first images' radii and attacks, judged in float64: see ``attacks.evaluate_attacks``."""
     from . import attacks  # foolbox takes a second to import; most of a book needs none
 
     judge, first = copy.deepcopy(net).double(), Split(split.x[:images], split.y[:images])
-    return attacks.against(net, judge, first, _recorded_radii(judge, first.x.double()))
+    return attacks.evaluate_attacks(net, judge, first, _recorded_radii(judge, first.x.double()))
 
 
 @torch.no_grad()
@@ -161,7 +161,7 @@ TRAINED = (("backprop", None), ("rovr", 0.25), ("arovr", 0.25), ("arovr", 0.5),
 DATASETS = ("mnist", "fashion-mnist")
 
 
-def two_ways(seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS, *,
+def by_training_and_construction(seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS, *,
              samples: int | None = None, **settings) -> list[Classification | Robustness]:
     """For each seed and data set an LRRN, then the trained networks; otherwise alike."""
     found = []

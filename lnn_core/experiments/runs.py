@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 
 from .. import data
 from ..checks import at_least, one_of, positive
-from ..inference import InferenceDiverged, Shooting, paper_sweeps
+from ..inference import InferenceDiverged, PaperSweeps, Shooting
 from ..lipschitz import Bracket, bracket
 from ..losses import Targeted
 from ..network import LiftedNetwork
@@ -16,7 +16,7 @@ from ..objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
 from ..potentials import Reweighted
 from .records import Recorded
 from ..tilts import GaussianTilt
-from .training import History, fit, stream
+from .training import History, fit, seeded_generator
 
 #: The settings that a method uses beside those that all share.
 METHODS: dict[str, tuple[str, ...]] = {
@@ -28,7 +28,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 #: Settings that count something, and the least they may be.
 COUNTS = {"samples": 1, "batch": 1, "epochs": 1, "pretraining": 0, "patience": 1, "lipschitz": 1}
-SOLVERS = {"shooting": Shooting, "tight": partial(Shooting, 1e-6), "paper": paper_sweeps}
+SOLVERS = {"shooting": Shooting, "tight": partial(Shooting, 1e-6), "paper": PaperSweeps}
 
 
 @dataclass(frozen=True)
@@ -111,14 +111,14 @@ class Run(Recorded):
         tilt = None
         if self.method == "arovr_abg":
             tilt = GaussianTilt(self.tilt_sd, output=self.tilt_output is not False,
-                                generator=stream(self.seed, "tilt"))
-        return TargetedAROVR(self.alpha, attack=Targeted(stream(self.seed, "attack")),
+                                generator=seeded_generator(self.seed, "tilt"))
+        return TargetedAROVR(self.alpha, attack=Targeted(seeded_generator(self.seed, "attack")),
                              tilt=tilt, **shared)
 
     def network(self, inputs: int) -> LiftedNetwork:
         """The network with this seed's initial weights."""
         return LiftedNetwork([inputs, *self.hidden, 10], init=self.init,
-                             generator=stream(self.seed, "weights"))
+                             generator=seeded_generator(self.seed, "weights"))
 
     def prepare(self) -> None:
         """Load the data."""
@@ -135,7 +135,7 @@ class Run(Recorded):
             splits = data.standardised(*splits)
         net = self.network(dataset.dim)
         common = {"batch": self.batch, "learning_rate": self.learning_rate,
-                  "generator": stream(self.seed, "batches")}
+                  "generator": seeded_generator(self.seed, "batches")}
         before = (fit(net, BackPropagation(), *splits, epochs=self.pretraining, **common)
                   if self.pretraining else None)
         history, brackets, diverged = History(), [], None

@@ -24,7 +24,7 @@ from ..objectives import Objective
 BLOCK = 1000
 
 
-def stream(seed: int, purpose: str) -> torch.Generator:
+def seeded_generator(seed: int, purpose: str) -> torch.Generator:
     """A generator of its own for each purpose ("weights", "batches", …) of a seed.
 
     Methods that draw different amounts of randomness thus still share their initial

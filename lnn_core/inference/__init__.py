@@ -1,7 +1,7 @@
 """Inferring activations: minimise an energy E(z) = U(z; x) + h(z_L) over z.
 
 The energy is convex in each layer's activations, not in all of them together, so
-inference goes layer by layer. ``paper_sweeps`` does so as the paper does, a fixed number
+inference goes layer by layer. ``PaperSweeps`` does so as the paper does, a fixed number
 of times; the default, :class:`~lnn_core.Shooting`, never increases the energy and stops
 when little is left to gain.
 """
@@ -20,11 +20,10 @@ from ..network import Activations, LiftedNetwork
 from ..potentials import Energy
 from .iterate import InferenceDiverged, Iterate, Report, Solver, without_minimum
 from .shooting import Shooting
-from .sweeps import PaperSweeps, paper_sweeps, sweep
+from .sweeps import PaperSweeps, sweep
 
-__all__ = ["InferenceDiverged", "PaperSweeps", "Report", "Shooting", "checked_solver",
-           "forward_point", "infer",
-           "minimise", "paper_sweeps", "sweep"]
+__all__ = ["InferenceDiverged", "Iterate", "PaperSweeps", "Report", "Shooting", "Solver",
+           "checked_solver", "forward_point", "infer", "minimise", "sweep"]
 
 
 @torch.no_grad()
@@ -69,7 +68,7 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
     ----------
     net, x : the network and its input, shape (batch, d_0).
     energy : what to minimise, such as ``FenchelYoung() - 0.25 * Euclidean(y)``.
-    solver : default ``Shooting()``; ``paper_sweeps()`` for the paper's 20 passes.
+    solver : default ``Shooting()``; ``PaperSweeps()`` for the paper's 20 passes.
 
     Returns
     -------
@@ -96,4 +95,4 @@ def checked_solver(solver: Solver | None) -> Solver | None:
     """The solver; TypeError where it is none, such as a text or a class instead of its instance."""
     if solver is None:
         return None
-    return expect_function("solver", solver, "a solver such as Shooting() or paper_sweeps()")
+    return expect_function("solver", solver, "a solver such as Shooting() or PaperSweeps()")

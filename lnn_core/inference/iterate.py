@@ -42,7 +42,7 @@ class Iterate:
         a = [None] + [net.preactivation(k, z) if known[k] is None else known[k] for k in layers]
         U, e, value = energy.potential, [None], energy.output(z[-1])
         for k in layers:
-            share, error = U.share_and_error(k, net.function(k), z[k], a[k])
+            share, error = U.value_and_error(k, net.function(k), z[k], a[k])
             value = value + share
             e.append(error)
         return cls(z, a, e, value)
@@ -129,7 +129,7 @@ def residual(net: LiftedNetwork, energy: Energy, now: Iterate) -> Tensor:
     for k in range(1, net.depth + 1):
         signal = net.feedback(k, now.e)
         pull, curvature = (h.pull, h.curvature) if signal is None else (signal, 0.0)
-        answer = energy.potential.respond(k, net.function(k), now.a[k], pull, curvature)
+        answer = energy.potential.prox(k, net.function(k), now.a[k], pull, curvature)
         total = total + (answer - now.z[k]).square().sum(-1)
     return total.sqrt()
 

@@ -142,11 +142,11 @@ def pass_down(net: LiftedNetwork, U: Potential, now: Iterate, lam: Tensor,
     for k in range(net.depth - 1, 0, -1):
         G = net.function(k)
         p[k] = net.feedback(k, e)
-        z[k] = U.respond(k, G, now.a[k], p[k])
+        z[k] = U.prox(k, G, now.a[k], p[k])
         if sweep is not None:
             decrease = decrease + 0.5 * (z[k] - now.z[k]).square().sum(-1)
             z[k] = sweep.blend(z[k], now.z[k])
-        if k in net.moving:
+        if k in net.hidden_fed_layers:
             e[k] = U.error(k, G, z[k], now.a[k])
     return Signals(p, z, e, decrease)
 
@@ -160,12 +160,12 @@ def pass_up(net: LiftedNetwork, energy: Energy, start: Iterate, signals: Signals
     U, h = energy.potential, energy.output
     z, a = list(start.z), list(start.a)
     for k in range(1, net.depth + 1):
-        if k in net.moving:
+        if k in net.hidden_fed_layers:
             a[k] = net.preactivation(k, z)
         if k == net.depth:
-            z[k] = U.respond(k, net.function(k), a[k], h.pull, h.curvature)
+            z[k] = U.prox(k, net.function(k), a[k], h.pull, h.curvature)
             continue
-        z[k] = U.respond(k, net.function(k), a[k], signals.p[k])
+        z[k] = U.prox(k, net.function(k), a[k], signals.p[k])
         if sweep is not None:
             z[k] = torch.where(sweep.samples, signals.z[k], z[k])
     return Iterate.of(net, energy, z, a)
@@ -175,7 +175,7 @@ def output_error(net: LiftedNetwork, energy: Energy, a: Tensor) -> Tensor:
     """φ(a_L), (batch, d_L): the error of the output layer where it answers h alone."""
     L, U, h = net.depth, energy.potential, energy.output
     G = net.function(L)
-    return U.error(L, G, U.respond(L, G, a, h.pull, h.curvature), a)
+    return U.error(L, G, U.prox(L, G, a, h.pull, h.curvature), a)
 
 
 class ShootingState:
@@ -270,8 +270,8 @@ class ShootingState:
         kappa = self.rayleigh_quotient(signals)
         stiffness = (1 - slope * kappa).clamp_min_(1 / MAX_OMEGA)
         omega = stiffness.reciprocal()
-        self.gap_weights = {k: mean_gap(net, k) * omega.clamp_min(1.0) for k in net.moving[:-1]}
-        if net.moving:  # for ROVR the small ω hides how stiff the output is
+        self.gap_weights = {k: mean_gap(net, k) * omega.clamp_min(1.0) for k in net.hidden_fed_layers[:-1]}
+        if net.hidden_fed_layers:  # for ROVR the small ω hides how stiff the output is
             self.gap_weights[net.depth] = (
                 0.5 * kappa * torch.maximum(omega, stiffness.square()))
         if self.first_omega is not None:
@@ -367,7 +367,7 @@ def is_unbounded_below(net: LiftedNetwork, energy: Energy, start: Iterate, end: 
                     for v in (start.z, d))
     far = 1e4 * (1 + size) / length.clamp_min(torch.finfo(size.dtype).tiny)
     z = [start_k + far * d_k for start_k, d_k in zip(start.z, d)]
-    a = [None] + [net.preactivation(k, z) if k in net.moving else start.a[k] for k in layers]
+    a = [None] + [net.preactivation(k, z) if k in net.hidden_fed_layers else start.a[k] for k in layers]
     there = energy(net, z, a)
     twice = energy(net, *([None if v is None else 2 * v - u for u, v in zip(*lists)]
                           for lists in ((start.z, z), (start.a, a))))

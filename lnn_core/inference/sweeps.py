@@ -34,7 +34,7 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
     errors: list[Tensor | None] = [None] * (net.depth + 1)
     wanted = 0.0
     for k in range(net.depth, 0, -1):
-        for child in net.fed_by(k):
+        for child in net.children(k):
             # In a chain the child's a is still the one it was updated with; where a skip
             # connection fed it a new z since, it is computed afresh.
             a[child] = net.preactivation(child, z) if a[child] is None else a[child]
@@ -42,10 +42,10 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
         a[k] = net.preactivation(k, z) if a[k] is None else a[k]
         signal = net.feedback(k, errors)
         pull, curvature = (h.pull, h.curvature) if signal is None else (signal, 0.0)
-        change = energy.potential.respond(k, net.function(k), a[k], pull, curvature) - z[k]
+        change = energy.potential.prox(k, net.function(k), a[k], pull, curvature) - z[k]
         wanted = wanted + change.square().sum(-1)
         z[k] = z[k] + step * change
-        for child in net.fed_by(k):
+        for child in net.children(k):
             a[child] = None
     return wanted.sqrt()
 
@@ -75,8 +75,3 @@ class PaperSweeps:
                                     f"away within {self.passes} passes: lower beta or raise gamma")
         gap = 0.5 * residual(net, energy, end).square() / scale(start, end)
         return end, Report(self.passes, gap, gap <= self.tolerance, torch.zeros_like(lost))
-
-
-def paper_sweeps(n: int = 20) -> PaperSweeps:
-    """The paper's solver: n backward passes after the forward pass."""
-    return PaperSweeps(n)

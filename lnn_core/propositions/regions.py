@@ -85,7 +85,7 @@ def energy_is_the_slope_in_gamma(toy: Toy) -> Tensor:
     factors = torch.as_tensor(toy.random().uniform(1, 1.5, toy.net.depth))
     larger = toy.with_(gamma=tuple(f * g for f, g in zip(factors, toy.gamma)))
     _, z = minimum(toy, toy.potential, -toy.beta * toy.loss)
-    shares = toy.potential.by_layer(toy.net, z).flatten()
+    shares = toy.potential.layer_values(toy.net, z).flatten()
     fall = ((factors - 1) * shares).sum() / toy.beta
     return (arovr(larger, toy.beta) - arovr(toy) + fall).detach()
 
@@ -119,7 +119,7 @@ def hidden_units_drift(toy: Toy) -> Tensor:
     products = [(p.flatten() * part).sum() for p, part in zip(toy.net.parameters(), parts)]
     weights, biases = products[:len(toy.net.weights)], products[len(toy.net.weights):]
     _, z = minimum(toy, toy.potential, -toy.beta * toy.loss)
-    shares = toy.potential.by_layer(toy.net, z).flatten()
+    shares = toy.potential.layer_values(toy.net, z).flatten()
     balance = [sum(w for (_, child), w in zip(toy.net.edges, weights) if child == k) + biases[k - 1]
                - sum(w for (j, _), w in zip(toy.net.edges, weights) if j == k)
                for k in range(1, toy.net.depth)]
@@ -157,7 +157,7 @@ def optimum_satisfies_equation_17(toy: Toy) -> Tensor:
                        for k, g in enumerate(toy.gamma, 1)]
     slacks = [(errors[-1] - toy.beta * (z[-1] - toy.y)).square()]
     for k in range(1, toy.net.depth):
-        p = sum(errors[child] @ toy.net.weight(child, k) for child in toy.net.fed_by(k))
+        p = sum(errors[child] @ toy.net.weight(child, k) for child in toy.net.children(k))
         slacks.append((z[k] - toy.net.function(k).activation(a[k] + p / toy.gamma[k - 1])).square())
     return -torch.cat([s.flatten() for s in slacks]).detach()
 

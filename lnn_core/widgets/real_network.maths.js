@@ -51,7 +51,7 @@ function feedback(k, e) {
 }
 const activation = (k, a) => (k < net.depth ? a.map(v => (v > 0 ? v : 0)) : a);
 /* How a hidden layer answers a signal p: argmin over z ≥ 0 of D(z‖a) − pᵀz. */
-const respond = (a, signal) => a.map((v, i) => (v + signal[i] > 0 ? v + signal[i] : 0));
+const prox = (a, signal) => a.map((v, i) => (v + signal[i] > 0 ? v + signal[i] : 0));
 
 /* The forward pass, as lists by layer; the image is z_0. */
 function forwardPass(x) {
@@ -82,7 +82,7 @@ function down({ z, a }, lambda, step) {
   errors[net.depth] = lambda;
   for (let k = net.depth - 1; k > 0; k--) {
     signals[k] = feedback(k + 1, errors[k + 1]);
-    answers[k] = respond(a[k], signals[k]).map((v, i) => z[k][i] + step * (v - z[k][i]));
+    answers[k] = prox(a[k], signals[k]).map((v, i) => z[k][i] + step * (v - z[k][i]));
     errors[k] = minus(answers[k], activation(k, a[k]));
   }
   return { signals, answers, errors };
@@ -92,7 +92,7 @@ function up(start, { signals, answers }, step, phi, y) {
   const z = [start.z[0]], a = [null], top = net.depth;
   for (let k = 1; k <= top; k++) {
     a[k] = k > 1 ? preactivation(k, z[k - 1]) : start.a[1];
-    if (k < top) z[k] = step < 1 ? answers[k] : respond(a[k], signals[k]);
+    if (k < top) z[k] = step < 1 ? answers[k] : prox(a[k], signals[k]);
   }
   z[top] = phi(a[top]).map((v, i) => v + a[top][i]);
   return pointAt(z, a, y);

@@ -1,7 +1,7 @@
 """Records: a configuration in, a JSON file out; what is there is not computed again.
 
 A :class:`Recorded` is all that decides a computation. Its record is one file named by the hash
-of the configuration and written atomically: killing a :func:`sweep` at any moment loses at most
+of the configuration and written atomically: killing a :func:`run_all` at any moment loses at most
 the runs in flight. A digest in it tells whether what was found has been changed since. Tables
 and figures are functions of records.
 
@@ -10,6 +10,6 @@ and figures are functions of records.
 
 from .files import load, save
 from .recorded import Recorded
-from .sweeping import sweep
+from .sweeping import run_all
 
-__all__ = ["Recorded", "load", "save", "sweep"]
+__all__ = ["Recorded", "load", "save", "run_all"]

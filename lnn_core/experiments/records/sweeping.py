@@ -22,7 +22,7 @@ from .recorded import Recorded
 ABANDONED = 3600
 
 
-def sweep(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
+def run_all(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
           scheduler: str | None = None) -> list[dict]:
     """The records of all runs, in order; those that are missing are computed.
 
