@@ -325,7 +325,7 @@ def test_no_more_is_unpacked_than_the_file_should_hold(shape):
 def test_incompressible_bytes_fit_the_bound(arrays):
     """Broken if an honest file, packed as badly as gzip can, is refused for its size."""
     for array in (np.random.default_rng(0).integers(0, 10, 10, dtype=np.uint8),
-                  np.random.default_rng(0).integers(0, 256, (300, 28, 28), dtype=np.uint8)):
+                  np.random.default_rng(0).integers(0, 256, (1500, 28, 28), dtype=np.uint8)):
         file = describe("file", array)
         for level in (0, 1, 9):
             payload = gzip.compress(idx(array), compresslevel=level)

@@ -1,0 +1,133 @@
+"""What users rely on without naming it: values that signatures fill in, and objects that stay as they are."""
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+
+import lnn_core as lnn
+
+EITHER = ("mnist", "fashion-mnist")
+RUN = {"dataset": "mnist", "seed": 0}
+LRRN_RUN = RUN | {"batch": 100, "epochs": 15, "learning_rate": 1e-3, "init": "normal"}
+#: "module.name": numbers, words and tuples by parameter. Many are the papers' settings, and all
+#: published records and pages were computed with them.
+DEFAULTS = {
+    "attacks.smallest_changes": {"bounds": (0.0, 1.0), "bisections": 10},
+    "bounds.stability_threshold": {"curvature": 1.0},
+    "cifar.load": {"colour": True},
+    "constrained.ConstrainedAROVR": {"steps": 32},
+    "convex.Box": {"lower": 0.0, "upper": 1.0},
+    "convex.Box.respond": {"q": 0.0},
+    "convex.ConvexFunction.respond": {"q": 0.0},
+    "convex.Tanh.respond": {"q": 0.0},
+    "data.load": {"fallback": False, "partial": False},
+    "data.one_hot": {"classes": 10},
+    "experiments.Run": RUN | {
+        "samples": 5000, "method": "arovr", "beta": 0.25, "alpha": 0.49, "tilt_sd": 1 / 16,
+        "solver": "shooting", "hidden": (256, 256), "init": "uniform", "batch": 50, "epochs": 60,
+        "pretraining": 0, "learning_rate": 2e-4},
+    "explore.TwoUnit": {
+        "x": 1.0, "y": 2.0, "w0": 1.0, "w1": 1.0, "b0": 0.0, "b1": 0.0, "gamma": 1.0},
+    "explore.draw_landscape": {"beta": 0.25, "x": 1.0, "y": 2.0, "w1": 1.0, "passes": 3},
+    "explore.draw_sandwich": {"x": 1.0, "y": 2.0, "w1": 1.0},
+    "generalized.GeneralizedAROVR": {"weight": 1.0},
+    "lipschitz.bracket": {"steps": 4},
+    "lipschitz.lower": {"steps": 4},
+    "losses.Loss": {"terms": ()},
+    "lrrn.bounds.gain": {"m": 0.0},
+    "lrrn.bounds.lipschitz": {"refined": False},
+    "lrrn.boxqp.CoordinateDescent": {"tolerance": 1e-3, "max_passes": 1000},
+    "lrrn.boxqp.SpectralDescent": {"tolerance": 1e-3, "max_passes": 1000, "check_every": 4},
+    "lrrn.equivalence.scales_are_not_enough": {"gamma": 0.5, "first": 1.0},
+    "lrrn.experiments.Training": LRRN_RUN,
+    "lrrn.experiments.Classification": LRRN_RUN | {
+        "hidden": (64, 64), "decay": 0.005, "attacked": 200},
+    "lrrn.experiments.Reconstruction": LRRN_RUN | {"activation": "relu", "hidden": (32, 32)},
+    "lrrn.experiments.decays": {"dataset": "mnist", "seeds": (0,)},
+    "lrrn.layers.RRLayer": {"beta": 1.0},
+    "lrrn.layers.feed_forward": {"beta": 1.0},
+    "lrrn.model.LRRN": {"gamma": 1.0, "bias": True, "init": "uniform"},
+    "lrrn.model.LRRN.reset_parameters": {"init": "uniform"},
+    "lrrn.modes.PrincipalModes": {"dataset": "mnist", "count": 32},
+    "lrrn.objectives.EnergyLoss.__call__": {"reduction": "mean"},
+    "lrrn.theory.claim": {"limit": 1e-8},
+    "lrrn.theory.table": {"instances": 20, "seed": 0},
+    "network.LiftedNetwork": {"bias": True, "init": "uniform"},
+    "network.LiftedNetwork.reset_parameters": {"init": "uniform"},
+    "objectives.LiftedObjective.__call__": {"reduction": "mean"},
+    "objectives.LiftedObjective.minimum": {"factor": 1.0},
+    "objectives.Objective.__call__": {"reduction": "mean"},
+    "potentials.FenchelYoung.respond": {"q": 0.0},
+    "potentials.LeastSquares.respond": {"q": 0.0},
+    "potentials.Potential.respond": {"q": 0.0},
+    "potentials.Reweighted.respond": {"q": 0.0},
+    "potentials.Tilted.respond": {"q": 0.0},
+    "records.repeating.disagreements": {"factor": 1.0},
+    "records.repeating.repeat": {"factor": 1.0},
+    "records.sweeping.sweep": {"jobs": -1},
+    "robustness.Robustness": RUN | {
+        "method": "arovr", "beta": 0.25, "alpha": 0.49, "samples": 50000, "hidden": (64, 64),
+        "epochs": 15, "batch": 100, "learning_rate": 1e-3, "init": "uniform", "attacked": 200},
+    "robustness.two_ways": {"datasets": EITHER},
+    "shooting.Shooting": {"tolerance": 1e-3, "max_passes": 50, "every": False},
+    "studies.ablation": {"datasets": EITHER},
+    "studies.figure1": {"betas": (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2), "solver": "shooting"},
+    "studies.handover": {"dataset": "fashion-mnist", "pretraining": 60},
+    "studies.sensitivity": {"dataset": "mnist"},
+    "studies.table1": {"datasets": EITHER, "pretraining": 60},
+    "style.MethodStyle": {"line": "-"},
+    "sweeps.PaperSweeps": {"passes": 20, "tolerance": 1e-3},
+    "sweeps.paper_sweeps": {"n": 20},
+    "sweeps.sweep": {"step": 1.0},
+    "tilts.DropoutTilt": {"M": 100.0, "output": False},
+    "tilts.Tilt": {"output": True},
+    "training.fit": {"batch": 50, "learning_rate": 2e-4, "omit_unbounded": False},
+    "training.train_epoch": {"omit_unbounded": False},
+}
+#: For the library's own use, for tests and for the tables of statements.
+INTERNAL = ("checks.", "kinds.", "lrrn.toys.", "potentials.checked_", "propositions.", "widgets.")
+
+
+def public():
+    """(name, object) of the functions and classes, each where it is defined."""
+    for info in pkgutil.walk_packages(lnn.__path__, "lnn_core."):
+        if info.name == "lnn_core.records.__main__":
+            continue
+        for name, found in vars(importlib.import_module(info.name)).items():
+            full = f"{info.name}.{name}".removeprefix("lnn_core.")
+            if (getattr(found, "__module__", None) == info.name and not name.startswith("_")
+                    and not full.startswith(INTERNAL)):
+                yield full, found
+
+
+def calls(name, found):
+    """(name, function) of what can be called: a function, or a class and its methods."""
+    if inspect.isfunction(found):
+        yield name, found
+    elif inspect.isclass(found):
+        for method, function in vars(found).items():
+            if inspect.isfunction(function) and (not method.startswith("_") or method == "__call__"):
+                yield f"{name}.{method}", function
+            elif method == "__init__":
+                yield name, function
+
+
+def test_defaults():
+    """If it fails, calls that leave a value out compute something else than they did."""
+    found = {name: {parameter.name: parameter.default
+                    for parameter in inspect.signature(function).parameters.values()
+                    if isinstance(parameter.default, (int, float, str, tuple))}
+             for item in public() for name, function in calls(*item)}
+    found = {name: values for name, values in found.items() if values}
+    assert found == DEFAULTS
+    kinds = [{name: [type(v) for v in values.values()] for name, values in table.items()}
+             for table in (found, {name: DEFAULTS[name] for name in found})]
+    assert kinds[0] == kinds[1], "True for 1, or 1 for 1.0"
+
+
+def test_values_stay_as_they_are():
+    """If it fails, settings, points or results can be changed after they were checked or hashed."""
+    mutable = {name for name, found in public() if dataclasses.is_dataclass(found)
+               and not found.__dataclass_params__.frozen}
+    assert mutable == {"training.History"}  # grows by an epoch at a time
