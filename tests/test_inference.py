@@ -207,6 +207,15 @@ def test_converged_samples_stay():
     assert report.converged.all() and (sweep(net, energy, list(z)) < 0.1 * first).all()
 
 
+@pytest.mark.parametrize("solver", [lnn.Shooting(0.0), lnn.PaperSweeps(1, 0.0)], ids=str)
+def test_a_gap_of_zero_is_within_a_tolerance_of_zero(solver):
+    """U alone is least at the forward pass. If it fails, nothing can be exact enough."""
+    net, x, _ = problem()
+    z, report = lnn.infer(net, x, lnn.FenchelYoung() + 0.0 * lnn.Loss(), solver=solver)
+    assert report.passes == 1 and report.converged.all() and (report.gap == 0).all()
+    assert all(map(torch.equal, z, net.activations(x)))
+
+
 def test_the_papers_solver_runs_its_passes():
     """If it fails, "the paper's 20 passes" are another number of passes."""
     net, x, energy = problem()

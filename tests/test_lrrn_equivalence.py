@@ -57,6 +57,18 @@ def test_several_outputs_need_a_matrix(beta, activation):
     assert T[0, 1].abs() > 1e-3                                          # not a scale
 
 
+def test_an_output_that_hears_nothing():
+    """W_1 has a row, and with it a singular value, of exactly zero: T leaves d there. If it fails,
+    0/0 spreads from one dead output to all of them."""
+    net = small(([[0.8], [-0.6]], [[1.0, 1.5], [0.0, 0.0]]), 0.5, bias=True)
+    plain, d, T = equivalence.without_discount(net)
+    x = torch.linspace(-3, 3, 11, dtype=torch.float64)[:, None]
+    old, new = reference(net, x), reference(plain, x)
+    torch.testing.assert_close(new, torch.cat([d * old[:, :2], old[:, 2:] @ T.T], 1),
+                               atol=1e-9, rtol=0)
+    assert T[1].tolist() == pytest.approx([0, d])
+
+
 def test_without_a_discount_nothing_changes():
     """γ = 1: the same weights. If it fails, the wrong root of the quadratic is taken."""
     net = small(ONE_OUTPUT, 1.0)

@@ -139,6 +139,17 @@ def test_the_grid_reaches_all_that_is_as_good_as_the_forward_pass():
         assert (units.energy(0, z) > units.energy(0, units.forward(0))).all()
 
 
+def test_recession_is_the_energy_far_out():
+    """E(t·z)/t² at t = 10⁸, for all kinds of toys. If it fails, infima of −∞ are taken for finite
+    ones, or the grid ends too soon."""
+    for seed in range(30):
+        toy = toys.draw(seed)
+        units = flatten(toy.net, toy.tilted - toy.beta * toy.loss, toy.x)
+        z = units.recession().confine(np.random.default_rng(seed).standard_normal((20, units.n)))
+        np.testing.assert_allclose(units.recession().energy(0, z), units.energy(0, 1e8 * z) / 1e16,
+                                   rtol=0, atol=1e-5, err_msg=str(toy))
+
+
 @pytest.mark.parametrize("base", toys.BASES, ids=str)
 @pytest.mark.parametrize("activation", [lnn.Tanh(), lnn.Box(-1, 1)], ids=str)
 def test_two_searches_agree_on_a_network_that_both_can_take(activation, base, monkeypatch):
