@@ -63,6 +63,13 @@ DEFAULTS = {
     "potentials.Potential.respond": {"q": 0.0},
     "potentials.Reweighted.respond": {"q": 0.0},
     "potentials.Tilted.respond": {"q": 0.0},
+    "propositions.borders.finite_by_every_k_and_infinite": {"beta": 0.5},
+    "propositions.borders.infinite_by_k_and_finite": {"beta": 0.25},
+    "propositions.borders.least_quotient": {"directions": 4000},
+    "propositions.counterexamples.unit_chain": {"sizes": (1, 1, 1)},
+    "propositions.regions.attacked": {"fractions": (0.2, 0.5, 0.9)},
+    "propositions.registry.everything": {"instances": 50, "seed": 0},
+    "propositions.statements.table": {"instances": 50, "seed": 0},
     "records.repeating.disagreements": {"factor": 1.0},
     "records.repeating.repeat": {"factor": 1.0},
     "records.sweeping.sweep": {"jobs": -1},
@@ -85,8 +92,8 @@ DEFAULTS = {
     "training.fit": {"batch": 50, "learning_rate": 2e-4, "omit_unbounded": False},
     "training.train_epoch": {"omit_unbounded": False},
 }
-#: For the library's own use, for tests and for the tables of statements.
-INTERNAL = ("checks.", "kinds.", "lrrn.toys.", "potentials.checked_", "propositions.", "widgets.")
+#: For the library's own use, or the explorables', which have tests of their own.
+INTERNAL = ("checks.", "kinds.", "lrrn.toys.", "potentials.checked_", "propositions.toys.", "widgets.")
 
 
 def public():

@@ -131,6 +131,9 @@ def test_the_grid_reaches_all_that_is_as_good_as_the_forward_pass():
     """½z² − 3z, a tanh unit at x = 0, is negative up to z = 6; then random networks."""
     net = chain(1.0, output=lnn.Tanh())
     assert oracle._reach(flatten(net, lnn.LeastSquares() - lnn.Linear(3 * ONE), 0 * ONE), 0) >= 6
+    net = chain(1.0, output=lnn.ReLU())  # its own recession: the bound is ½z² − 3z itself
+    assert oracle._reach(flatten(net, lnn.LeastSquares() - lnn.Linear(3 * ONE), 0 * ONE),
+                         0) == pytest.approx(6)
     for seed in range(20):
         toy = toys.draw(seed, activations=(lnn.Tanh(),), bases=(lnn.LeastSquares(),))
         units = flatten(toy.net, toy.tilted - toy.beta * toy.loss, toy.x)
