@@ -142,6 +142,23 @@ def test_the_grid_reaches_all_that_is_as_good_as_the_forward_pass():
         assert (units.energy(0, z) > units.energy(0, units.forward(0))).all()
 
 
+def test_starts_are_polished_quickly():
+    """From 0 to the minimum of a quadratic of condition 10⁶, along a valley askew to the axes. If
+    it fails, the pattern starts at another width, or goes all the way without Newton's steps."""
+    far, looked = np.array([3.0, 4.0]), []
+
+    def energy(z):
+        looked.append(z)
+        along, across = (z - far) @ [0.6, 0.8], (z - far) @ [0.8, -0.6]
+        return 1e-3 * along**2 + 1e3 * across**2
+
+    z = oracle._polish(energy, np.zeros((1, 2)), np.array([0.25]),
+                       np.full(2, -9.0), np.full(2, 9.0))
+    np.testing.assert_allclose(z, [far], atol=1e-6)
+    assert np.abs(looked[0]).max() == 0.25
+    assert len(looked) < 50
+
+
 def test_recession_is_the_energy_far_out():
     """E(t·z)/t² at t = 10⁸, for all kinds of toys. If it fails, infima of −∞ are taken for finite
     ones, or the grid ends too soon."""
