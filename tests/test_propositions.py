@@ -49,7 +49,7 @@ def test_the_same_seed_is_the_same_instance():
 
 def test_rows_say_where_they_are_from():
     """If it fails, a row's source and its claim are mixed up, or one of them is missing."""
-    source = re.compile(r"new|abstract|(after )?(eq\.|section|[A-Z][a-z]+) \d|\(\d+\)")
+    source = re.compile(r"new|abstract|(after )?(eq\.|section|[A-Z][a-z]+) \d|\(\d+\)$")
     for one in (*P.STATEMENTS.values(), *theory.CLAIMS.values()):
         assert source.match(one.source) and not source.match(one.claim) and len(one.claim) > 9, one
 
