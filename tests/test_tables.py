@@ -25,6 +25,8 @@ def test_summary_agrees_with_numpy_and_scipy(values):
     assert summary.mean == pytest.approx(np.mean(values))
     assert summary.sd == pytest.approx(np.std(values, ddof=1))
     assert summary.interval == pytest.approx((expected.low, expected.high))
+    wider = (expected.high - summary.mean) * np.sqrt(len(values) + 1)
+    assert summary.prediction == pytest.approx((summary.mean - wider, summary.mean + wider))
 
 
 def test_one_more_run_is_less_certain_than_the_mean():
