@@ -13,25 +13,45 @@ LRRN_RUN = RUN | {"batch": 100, "epochs": 15, "learning_rate": 1e-3, "init": "no
 #: "module.name": numbers, words and tuples by parameter. Many are the papers' settings, and all
 #: published records and pages were computed with them.
 DEFAULTS = {
-    "attacks.smallest_changes": {"bounds": (0.0, 1.0), "bisections": 10},
     "bounds.stability_threshold": {"curvature": 1.0},
-    "cifar.load": {"colour": True},
     "constrained.ConstrainedAROVR": {"steps": 32},
     "convex.Box": {"lower": 0.0, "upper": 1.0},
     "convex.Box.respond": {"q": 0.0},
     "convex.ConvexFunction.respond": {"q": 0.0},
     "convex.Tanh.respond": {"q": 0.0},
+    "data.cifar.load": {"colour": True},
     "data.load": {"fallback": False, "partial": False},
     "data.one_hot": {"classes": 10},
-    "experiments.Run": RUN | {
+    "experiments.attacks.smallest_changes": {"bounds": (0.0, 1.0), "bisections": 10},
+    "experiments.lrrn.Classification": LRRN_RUN | {
+        "hidden": (64, 64), "decay": 0.005, "attacked": 200},
+    "experiments.lrrn.Reconstruction": LRRN_RUN | {"activation": "relu", "hidden": (32, 32)},
+    "experiments.lrrn.Training": LRRN_RUN,
+    "experiments.lrrn.decays": {"dataset": "mnist", "seeds": (0,)},
+    "experiments.pca.PrincipalModes": {"dataset": "mnist", "count": 32},
+    "experiments.records.repeating.disagreements": {"factor": 1.0},
+    "experiments.records.repeating.repeat": {"factor": 1.0},
+    "experiments.records.sweeping.sweep": {"jobs": -1},
+    "experiments.robustness.Robustness": RUN | {
+        "method": "arovr", "beta": 0.25, "alpha": 0.49, "samples": 50000, "hidden": (64, 64),
+        "epochs": 15, "batch": 100, "learning_rate": 1e-3, "init": "uniform", "attacked": 200},
+    "experiments.robustness.two_ways": {"datasets": EITHER},
+    "experiments.runs.Run": RUN | {
         "samples": 5000, "method": "arovr", "beta": 0.25, "alpha": 0.49, "tilt_sd": 1 / 16,
         "solver": "shooting", "hidden": (256, 256), "init": "uniform", "batch": 50, "epochs": 60,
         "pretraining": 0, "learning_rate": 2e-4},
-    "explore.TwoUnit": {
-        "x": 1.0, "y": 2.0, "w0": 1.0, "w1": 1.0, "b0": 0.0, "b1": 0.0, "gamma": 1.0},
-    "explore.draw_landscape": {"beta": 0.25, "x": 1.0, "y": 2.0, "w1": 1.0, "passes": 3},
-    "explore.draw_sandwich": {"x": 1.0, "y": 2.0, "w1": 1.0},
+    "experiments.studies.ablation": {"datasets": EITHER},
+    "experiments.studies.figure1": {"betas": (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2), "solver": "shooting"},
+    "experiments.studies.handover": {"dataset": "fashion-mnist", "pretraining": 60},
+    "experiments.studies.sensitivity": {"dataset": "mnist"},
+    "experiments.studies.table1": {"datasets": EITHER, "pretraining": 60},
+    "experiments.training.fit": {"batch": 50, "learning_rate": 2e-4, "omit_unbounded": False},
+    "experiments.training.train_epoch": {"omit_unbounded": False},
     "generalized.GeneralizedAROVR": {"weight": 1.0},
+    "inference.shooting.Shooting": {"tolerance": 1e-3, "max_passes": 50, "every": False},
+    "inference.sweeps.PaperSweeps": {"passes": 20, "tolerance": 1e-3},
+    "inference.sweeps.paper_sweeps": {"n": 20},
+    "inference.sweeps.sweep": {"step": 1.0},
     "lipschitz.bracket": {"steps": 4},
     "lipschitz.lower": {"steps": 4},
     "losses.Loss": {"terms": ()},
@@ -40,23 +60,14 @@ DEFAULTS = {
     "lrrn.boxqp.CoordinateDescent": {"tolerance": 1e-3, "max_passes": 1000},
     "lrrn.boxqp.SpectralDescent": {"tolerance": 1e-3, "max_passes": 1000, "check_every": 4},
     "lrrn.equivalence.scales_are_not_enough": {"gamma": 0.5, "first": 1.0},
-    "lrrn.experiments.Training": LRRN_RUN,
-    "lrrn.experiments.Classification": LRRN_RUN | {
-        "hidden": (64, 64), "decay": 0.005, "attacked": 200},
-    "lrrn.experiments.Reconstruction": LRRN_RUN | {"activation": "relu", "hidden": (32, 32)},
-    "lrrn.experiments.decays": {"dataset": "mnist", "seeds": (0,)},
     "lrrn.layers.RRLayer": {"beta": 1.0},
     "lrrn.layers.feed_forward": {"beta": 1.0},
     "lrrn.model.LRRN": {"gamma": 1.0, "bias": True, "init": "uniform"},
     "lrrn.model.LRRN.reset_parameters": {"init": "uniform"},
-    "lrrn.modes.PrincipalModes": {"dataset": "mnist", "count": 32},
     "lrrn.objectives.EnergyLoss.__call__": {"reduction": "mean"},
-    "lrrn.theory.claim": {"limit": 1e-8},
-    "lrrn.theory.table": {"instances": 20, "seed": 0},
     "network.LiftedNetwork": {"bias": True, "init": "uniform"},
     "network.LiftedNetwork.reset_parameters": {"init": "uniform"},
     "objectives.LiftedObjective.__call__": {"reduction": "mean"},
-    "objectives.LiftedObjective.minimum": {"factor": 1.0},
     "objectives.Objective.__call__": {"reduction": "mean"},
     "potentials.FenchelYoung.respond": {"q": 0.0},
     "potentials.LeastSquares.respond": {"q": 0.0},
@@ -67,39 +78,24 @@ DEFAULTS = {
     "propositions.borders.infinite_by_k_and_finite": {"beta": 0.25},
     "propositions.borders.least_quotient": {"directions": 4000},
     "propositions.counterexamples.unit_chain": {"sizes": (1, 1, 1)},
+    "propositions.lrrn.claim": {"limit": 1e-8},
+    "propositions.lrrn.table": {"instances": 20, "seed": 0},
     "propositions.regions.attacked": {"fractions": (0.2, 0.5, 0.9)},
     "propositions.registry.everything": {"instances": 50, "seed": 0},
     "propositions.statements.table": {"instances": 50, "seed": 0},
-    "records.repeating.disagreements": {"factor": 1.0},
-    "records.repeating.repeat": {"factor": 1.0},
-    "records.sweeping.sweep": {"jobs": -1},
-    "robustness.Robustness": RUN | {
-        "method": "arovr", "beta": 0.25, "alpha": 0.49, "samples": 50000, "hidden": (64, 64),
-        "epochs": 15, "batch": 100, "learning_rate": 1e-3, "init": "uniform", "attacked": 200},
-    "robustness.two_ways": {"datasets": EITHER},
-    "shooting.Shooting": {"tolerance": 1e-3, "max_passes": 50, "every": False},
-    "studies.ablation": {"datasets": EITHER},
-    "studies.figure1": {"betas": (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2), "solver": "shooting"},
-    "studies.handover": {"dataset": "fashion-mnist", "pretraining": 60},
-    "studies.sensitivity": {"dataset": "mnist"},
-    "studies.table1": {"datasets": EITHER, "pretraining": 60},
     "style.MethodStyle": {"line": "-"},
-    "sweeps.PaperSweeps": {"passes": 20, "tolerance": 1e-3},
-    "sweeps.paper_sweeps": {"n": 20},
-    "sweeps.sweep": {"step": 1.0},
     "tilts.DropoutTilt": {"M": 100.0, "output": False},
     "tilts.Tilt": {"output": True},
-    "training.fit": {"batch": 50, "learning_rate": 2e-4, "omit_unbounded": False},
-    "training.train_epoch": {"omit_unbounded": False},
 }
 #: For the library's own use, or the explorables', which have tests of their own.
-INTERNAL = ("checks.", "kinds.", "lrrn.toys.", "potentials.checked_", "propositions.toys.", "widgets.")
+INTERNAL = ("checks.", "kinds.", "potentials.checked_", "propositions.lrrn_toys.", "propositions.toys.",
+            "widgets.")
 
 
 def public():
     """(name, object) of the functions and classes, each where it is defined."""
     for info in pkgutil.walk_packages(lnn.__path__, "lnn_core."):
-        if info.name == "lnn_core.records.__main__":
+        if info.name == "lnn_core.experiments.records.__main__":
             continue
         for name, found in vars(importlib.import_module(info.name)).items():
             full = f"{info.name}.{name}".removeprefix("lnn_core.")
@@ -137,4 +133,4 @@ def test_values_stay_as_they_are():
     """If it fails, settings, points or results can be changed after they were checked or hashed."""
     mutable = {name for name, found in public() if dataclasses.is_dataclass(found)
                and not found.__dataclass_params__.frozen}
-    assert mutable == {"training.History"}  # grows by an epoch at a time
+    assert mutable == {"experiments.training.History"}  # grows by an epoch at a time

@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from strategies import random_network
+from strategies import random_inputs, random_network
 
 import lnn_core as lnn
 
@@ -29,6 +29,16 @@ def identity():
 
 def weighted(w):
     return lambda y: w * lnn.Euclidean(y)
+
+
+@pytest.mark.parametrize("make", [lnn.ROVR, lnn.AROVR, lnn.ConstrainedAROVR])
+def test_a_weight_may_be_a_tensor_of_one_number(make):
+    """If it fails, 0.5 as torch writes it is another weight, or an error deep inside."""
+    net = random_network(3, (5, 4, 6, 3))
+    x, y = random_inputs(3, net)
+    one, two = (make(0.1, loss=weighted(w))(net, x, y, "none")
+                for w in (0.5, torch.tensor(0.5, dtype=torch.float64)))
+    torch.testing.assert_close(one, two)
 
 
 @each_weight

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 import lnn_core as lnn
 from lnn_core import oracle
 from lnn_core import propositions as P
-from lnn_core.lrrn import theory
+from lnn_core.propositions import lrrn as theory
 from lnn_core.propositions import adversarial, counterexamples, statements, targeted, toys
 
 
