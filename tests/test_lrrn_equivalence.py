@@ -90,6 +90,17 @@ def test_the_root_by_hand():
     assert (second / first).item() == pytest.approx(2 * math.sqrt(2) / 3)
 
 
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 0.9])
+def test_how_far_directions_scale_apart(monkeypatch, gamma):
+    """With h(ρ) = ρ − 4ρ/(1 + ρ): the larger root of h(ρ) = −2γ/(1 + γ), by hand, then f(√ρ). If it
+    fails, the table of statements has another number than |Tu_2|/|Tu_1|."""
+    monkeypatch.setattr(equivalence, "uniform", lambda *_: gamma)
+    c = 2 * gamma / (1 + gamma)
+    rho = (3 - c + math.sqrt((3 - c) ** 2 - 4 * c)) / 2
+    assert equivalence.output_directions_scale_apart(None) == pytest.approx(
+        2 * math.sqrt(rho) / (1 + rho), rel=1e-9)
+
+
 @pytest.mark.parametrize("first", [0.0, 1.0])
 def test_scales_do_not_do_it_for_two_outputs(first):
     """A search over all W_1′, scales D and T, and the factor c, with W_0′ = cD⁻¹W_0 (forced).
