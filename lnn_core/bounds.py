@@ -52,7 +52,7 @@ def kappa(net: LiftedNetwork, gamma: Gamma = None) -> float:
     weights, _ = net.tensors()
     for (j, k), weight in sorted(zip(net.edges, weights), key=lambda edge: -edge[0][1]):
         gain[j] += float(torch.linalg.matrix_norm(weight.double(), 2)) * gain[k]
-    return sum(gain[k] ** 2 / potential.weight(k) for k in range(1, net.depth + 1))
+    return sum(gain[k] ** 2 / potential.curvature(k) for k in range(1, net.depth + 1))
 
 
 def safe_beta(net: LiftedNetwork, gamma: Gamma = None) -> float:

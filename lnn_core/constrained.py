@@ -162,7 +162,7 @@ class ConstrainedAROVR(Objective):
         """Where the search for each sample's β starts from above, (batch,)."""
         curvature = torch.as_tensor(loss.curvature, dtype=x.dtype, device=x.device)
         steepest = curvature.expand(len(x), net.sizes[-1]).amax(1)
-        bound = 0.999 * self.potential.weight(net.depth) / steepest
+        bound = 0.999 * self.potential.curvature(net.depth) / steepest
         return torch.where(steepest > 0, bound, 1e6)
 
     def _infer(self, net: LiftedNetwork, x: Tensor, loss: Loss, beta: Tensor,

@@ -133,17 +133,17 @@ class ElementWise(Distance):
     """
 
     def __init__(self, gamma: Sequence[float | Tensor]):
-        self.weights = Reweighted(gamma)
+        self.weighted = Reweighted(gamma)
 
     def __call__(self, net, z, other):
         return sum((gamma * (z_k - other_k).square()).sum(-1)
-                   for gamma, z_k, other_k in zip(self.weights.gamma, z[1:], other[1:]))
+                   for gamma, z_k, other_k in zip(self.weighted.gamma, z[1:], other[1:]))
 
     def check(self, objective, net, x, loss):
-        self.weights.check(net)
+        self.weighted.check(net)
         if all(map(math.isfinite, self._ends(objective, net))):
             return super().check(objective, net, x, loss)
-        bound, q = 2 * objective.weight * self.weights.weight(net.depth), loss.curvature
+        bound, q = 2 * objective.weight * self.weighted.curvature(net.depth), loss.curvature
         steepest = largest(q)
         if not objective.beta * steepest < bound:
             raise ValueError(f"beta={objective.beta:g} must be below 2*weight*gamma_L"
@@ -154,7 +154,7 @@ class ElementWise(Distance):
     def maximise(self, objective, net, x, loss):
         if any(map(math.isfinite, self._ends(objective, net))):
             return super().maximise(objective, net, x, loss)
-        bound = 2 * objective.weight * self.weights.gamma[-1]
+        bound = 2 * objective.weight * self.weighted.gamma[-1]
         left = bound - objective.beta * loss.curvature
         energy = Energy(objective.potential, -objective.beta * (bound / left) * loss)
         z, report = infer(net, x, energy, solver=objective.solver)
@@ -166,7 +166,7 @@ class ElementWise(Distance):
         return objective.potential.domain(net.function(net.depth))
 
     def __repr__(self):
-        return f"ElementWise({list(self.weights.gamma)})"
+        return f"ElementWise({list(self.weighted.gamma)})"
 
 
 class PotentialDistance(Distance):

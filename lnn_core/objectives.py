@@ -231,7 +231,7 @@ class LiftedObjective(Objective):
         """ValueError unless U − β·h is bounded in z_L for an h of (at most) this curvature."""
         self.potential.check(net)
         curvature = largest(curvature)
-        gamma = self.potential.weight(net.depth)
+        gamma = self.potential.curvature(net.depth)
         if not self.beta * curvature < gamma:
             bound = gamma / curvature
             raise ValueError(f"beta={self.beta:g} must be below gamma_L"

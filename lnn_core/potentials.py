@@ -56,7 +56,7 @@ class Potential(ABC):
         """
         return self.terms(k, G, z, a).sum(-1), self.error(k, G, z, a)
 
-    def weight(self, k: int) -> float:
+    def curvature(self, k: int) -> float:
         """The smallest curvature γ that the terms of layer k give to a unit."""
         return 1.0
 
@@ -187,8 +187,8 @@ class Reweighted(Potential):
     def domain(self, G):
         return self.base.domain(G)
 
-    def weight(self, k):
-        return smallest(self.gamma[k - 1]) * self.base.weight(k)
+    def curvature(self, k):
+        return smallest(self.gamma[k - 1]) * self.base.curvature(k)
 
     def terms(self, k, G, z, a):
         return self.gamma[k - 1] * self.base.terms(k, G, z, a)
@@ -257,8 +257,8 @@ class Tilted(Potential):
     def domain(self, G):
         return self.base.domain(G)
 
-    def weight(self, k):
-        return self.base.weight(k)
+    def curvature(self, k):
+        return self.base.curvature(k)
 
     def terms(self, k, G, z, a):
         terms = self.base.terms(k, G, z, a)
@@ -306,7 +306,7 @@ class Energy:
     def check(self, net: LiftedNetwork, samples: int | None = None) -> None:
         """ValueError where E does not fit, or cannot have a minimum over z_L alone."""
         self.check_shapes(net, samples)
-        gamma, q = self.potential.weight(net.depth), smallest(self.output.curvature)
+        gamma, q = self.potential.curvature(net.depth), smallest(self.output.curvature)
         if not gamma + q > 0:
             raise ValueError(f"the output term has curvature {q:g}, which gamma_L={gamma:g} does "
                              "not outweigh: the energy is unbounded below")

@@ -40,6 +40,21 @@ def test_linear_classifiers_in_closed_form(name):
     assert (found <= smallest * 1.05).all()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_no_change(monkeypatch, value):
+    """Here any finite change of the first pixel turns the prediction. Broken if an attack that ran
+    away is counted with a length that it never found."""
+    net = nn.Linear(2, 3, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[0.0, 0.0], [1e3, 0.0], [-1e3, 0.0]]))
+
+    def lost(model, x, labels, epsilons):
+        return None, torch.tensor([[value, 0.0]]), None
+
+    monkeypatch.setattr(attacks, "ATTACKS", {"lost": lost})
+    assert attacks.minimal_perturbations(net, torch.zeros(1, 2), bounds=(-9.0, 9.0)).isinf().all()
+
+
 def test_bisection_takes_off_what_an_attack_overshoots(monkeypatch):
     """Broken if x′ is not moved back: this attack goes twice as far as it must."""
     net, x = linear(classes=2)

@@ -129,6 +129,16 @@ def test_bad_solvers(solver, setting):
         solver(**setting)
 
 
+def test_finite_values_with_an_infinite_sum():
+    """If it fails, large but finite values are refused."""
+    x = torch.full((2, 4), 3e38)
+    assert x.sum().isinf()
+    net = lnn.LiftedNetwork([4, 3])
+    with torch.no_grad():
+        net.weights[0].zero_()
+    assert lnn.BackPropagation()(net, x, GOOD_Y).isfinite()
+
+
 def test_wrong_label_where_there_is_one_class(idle):
     """If it fails, the targeted attack on a single output ends in torch's random numbers."""
     net, loss = lnn.LiftedNetwork([4, 1]), lnn.TargetedAROVR(0.4, 0.25)

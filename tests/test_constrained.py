@@ -249,6 +249,20 @@ def test_what_is_infinite_for_one_sample_bounds_none():
     assert objective.certificate.upper.item() == pytest.approx(4.5, rel=1e-6)
 
 
+def test_the_bisection_ends_where_numbers_do():
+    """If it fails, a million steps go on long after β has all the digits that there are."""
+    net, x, y, _ = one_layer()
+    calls = []
+
+    def solver(*problem):
+        calls.append(problem)
+        assert len(calls) < 100, "a double has 53 bits"
+        return EXACT(*problem)
+
+    ConstrainedAROVR(0.3, steps=10**6, solver=solver)(net, x, y)
+    assert len(calls) > 50
+
+
 def test_budget_beyond_the_largest_beta_is_said():
     """δ = 1e9: β stops at 0.999·γ_L, z stays feasible, part of δ is unused and nothing is certified."""
     net, x, y, _ = one_layer()

@@ -60,6 +60,22 @@ def test_value_is_half_a_square_or_the_entropy(G):
 
 
 @each_function
+@pytest.mark.parametrize("end", ["lower", "upper"])
+def test_ends_belong_to_the_domain(G, end):
+    """G and D go on to a finite end and are infinite beyond it. If it fails, a saturated unit is
+    forbidden, or more than that is allowed."""
+    last = getattr(G, end)
+    if math.isinf(last):
+        return
+    z = torch.tensor([last * (1 - 1e-12), last], dtype=torch.float64)
+    a = torch.full_like(z, 0.7)
+    beyond = torch.nextafter(z[1:], 10 * (z[1:] - interior(G).mean()))
+    for f in (G.value, lambda z: G.divergence(z, a[: len(z)])):
+        near, there = f(z).tolist()
+        assert there == pytest.approx(near, abs=1e-9) and f(beyond).item() == math.inf
+
+
+@each_function
 def test_divergence_is_equation_2(G):
     """If it fails, a shortcut for D(z‖a) is not G(z) − z·a + G*(a)."""
     z, a = interior(G)[:, None], preactivations()

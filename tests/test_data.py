@@ -8,6 +8,7 @@ import dataclasses
 import gzip
 import hashlib
 import os
+import re
 import struct
 import threading
 import tracemalloc
@@ -325,7 +326,7 @@ def test_no_more_is_unpacked_than_the_file_should_hold(shape):
 def test_incompressible_bytes_fit_the_bound(arrays):
     """Broken if an honest file, packed as badly as gzip can, is refused for its size."""
     for array in (np.random.default_rng(0).integers(0, 10, 10, dtype=np.uint8),
-                  np.random.default_rng(0).integers(0, 256, (300, 28, 28), dtype=np.uint8)):
+                  np.random.default_rng(0).integers(0, 256, (1500, 28, 28), dtype=np.uint8)):
         file = describe("file", array)
         for level in (0, 1, 9):
             payload = gzip.compress(idx(array), compresslevel=level)
@@ -337,6 +338,18 @@ def test_a_local_file_that_is_too_large_is_not_read(folder):
     os.truncate(folder / IMAGES, 2**40)
     with pytest.raises(data.DataCorrupted, match=f"{IMAGES}: more than 1,112 bytes"):
         data.load("mnist")
+
+
+def test_what_is_said_of_the_published_files():
+    """Broken if a source's name, address or hash is another kind of text, or one stands twice."""
+    hashes = [file.sha256 for source in PUBLISHED.values()
+              for pair in (source.train, source.test, source.partial or ()) for file in pair]
+    assert len(set(hashes)) == len(hashes) and all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes)
+    for name, source in PUBLISHED.items():
+        assert source.title.lower() == name
+        assert all(re.fullmatch(r"https?://[\w./-]+/", url) for url in source.mirrors)
+        assert [[file.shape for file in pair] for pair in (source.train, source.test)] == [
+            [(n, 28, 28), (n,)] for n in (60_000, 10_000)]
 
 
 # --- sources that cannot be used -----------------------------------------------------------------

@@ -207,6 +207,15 @@ def test_converged_samples_stay():
     assert report.converged.all() and (sweep(net, energy, list(z)) < 0.1 * first).all()
 
 
+@pytest.mark.parametrize("solver", [lnn.Shooting(0.0), lnn.PaperSweeps(1, 0.0)], ids=str)
+def test_a_gap_of_zero_is_within_a_tolerance_of_zero(solver):
+    """U alone is least at the forward pass. If it fails, nothing can be exact enough."""
+    net, x, _ = problem()
+    z, report = lnn.infer(net, x, lnn.FenchelYoung() + 0.0 * lnn.Loss(), solver=solver)
+    assert report.passes == 1 and report.converged.all() and (report.gap == 0).all()
+    assert all(map(torch.equal, z, net.activations(x)))
+
+
 def test_the_papers_solver_runs_its_passes():
     """If it fails, "the paper's 20 passes" are another number of passes."""
     net, x, energy = problem()
@@ -217,6 +226,26 @@ def test_the_papers_solver_runs_its_passes():
     assert report.passes == 20 and report.converged.all()
     for ours, theirs in zip(z, expected):
         torch.testing.assert_close(ours, theirs.detach())
+
+
+@pytest.mark.parametrize("weight", [-0.25, 3.0], ids=["against the loss", "with it"])
+def test_the_papers_solver_reports_its_gap(weight):
+    """One pass over z₀ = 1 → z₁ → z₂, all weights 1, with weight·½(z₂ − 2)², by hand. If it fails,
+    the gap is not half the square of the step that is left, relative to the energy or the gain."""
+    net = lnn.LiftedNetwork([1, 1, 1], lnn.Identity(), dtype=torch.float64)
+    for weight_of_layer, bias in zip(net.weights, net.biases):
+        torch.nn.init.ones_(weight_of_layer), torch.nn.init.zeros_(bias)
+    start, energy = weight / 2, lambda z1, z2: (
+        (z1 - 1) ** 2 + (z2 - z1) ** 2 + weight * (z2 - 2) ** 2) / 2
+    _, report = lnn.infer(net, torch.ones(1, 1, dtype=torch.float64), lnn.FenchelYoung()
+                          + weight * lnn.Euclidean(torch.full((1, 1), 2.0, dtype=torch.float64)),
+                          solver=lnn.PaperSweeps(1))
+    z2 = (1 + 2 * weight) / (1 + weight)
+    z1 = 1 + z2 - 1
+    step = (1 + z2 - z1 - z1) ** 2 + ((z1 + 2 * weight) / (1 + weight) - z2) ** 2
+    end = energy(z1, z2)
+    assert report.gap.item() == pytest.approx(step / 2 / max(abs(end), start - end), rel=1e-12)
+    assert report.converged.item() == (report.gap.item() < 1e-3)
 
 
 def test_activations_that_run_away_are_an_error():

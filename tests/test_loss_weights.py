@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from strategies import random_network
+from strategies import random_inputs, random_network
 
 import lnn_core as lnn
 
@@ -29,6 +29,19 @@ def identity():
 
 def weighted(w):
     return lambda y: w * lnn.Euclidean(y)
+
+
+@pytest.mark.parametrize("w", [torch.tensor(0.5), torch.tensor([0.5, 1.0, 0.2]),
+                               torch.tensor([[0.5], [1.0], [0.2], [0.7]])],
+                         ids=["one number", "outputs", "samples"])
+@pytest.mark.parametrize("make", [lnn.ROVR, lnn.AROVR, lnn.ConstrainedAROVR])
+def test_shapes_of_weights_say_the_same(make, w):
+    """If it fails, a weight is another one in fewer numbers, or an error deep inside."""
+    net = random_network(3, (5, 4, 6, 3))
+    x, y = random_inputs(3, net, samples=4)
+    short, long = (make(0.1, loss=weighted(w.double()), solver=EXACT)(net, x, y, "none")
+                   for w in (w, w.expand(4, 3)))
+    torch.testing.assert_close(short, long, rtol=1e-6, atol=0)
 
 
 @each_weight

@@ -57,6 +57,18 @@ def test_several_outputs_need_a_matrix(beta, activation):
     assert T[0, 1].abs() > 1e-3                                          # not a scale
 
 
+def test_an_output_that_hears_nothing():
+    """W_1 has a row, and with it a singular value, of exactly zero: T leaves d there. If it fails,
+    0/0 spreads from one dead output to all of them."""
+    net = small(([[0.8], [-0.6]], [[1.0, 1.5], [0.0, 0.0]]), 0.5, bias=True)
+    plain, d, T = equivalence.without_discount(net)
+    x = torch.linspace(-3, 3, 5, dtype=torch.float64)[:, None]
+    old, new = reference(net, x), reference(plain, x)
+    torch.testing.assert_close(new, torch.cat([d * old[:, :2], old[:, 2:] @ T.T], 1),
+                               atol=1e-9, rtol=0)
+    assert T[1].tolist() == pytest.approx([0, d])
+
+
 def test_without_a_discount_nothing_changes():
     """γ = 1: the same weights. If it fails, the wrong root of the quadratic is taken."""
     net = small(ONE_OUTPUT, 1.0)
@@ -76,6 +88,17 @@ def test_the_root_by_hand():
     T = equivalence.without_discount(equivalence.scales_are_not_enough(0.5))[2]
     first, second = (T @ torch.tensor([[1.0, 1], [1, -1]]).double()).norm(dim=0)
     assert (second / first).item() == pytest.approx(2 * math.sqrt(2) / 3)
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 0.9])
+def test_how_far_directions_scale_apart(monkeypatch, gamma):
+    """With h(ρ) = ρ − 4ρ/(1 + ρ): the larger root of h(ρ) = −2γ/(1 + γ), by hand, then f(√ρ). If it
+    fails, the table of statements has another number than |Tu_2|/|Tu_1|."""
+    monkeypatch.setattr(equivalence, "uniform", lambda *_: gamma)
+    c = 2 * gamma / (1 + gamma)
+    rho = (3 - c + math.sqrt((3 - c) ** 2 - 4 * c)) / 2
+    assert equivalence.output_directions_scale_apart(None) == pytest.approx(
+        2 * math.sqrt(rho) / (1 + rho), rel=1e-9)
 
 
 @pytest.mark.parametrize("first", [0.0, 1.0])

@@ -12,6 +12,7 @@ from lnn_core.experiments import attacks
 from lnn_core import data, lrrn
 from lnn_core.convex import Identity
 from lnn_core.experiments import lrrn as experiments
+from lnn_core.experiments import lrrn_paper as paper
 from lnn_core.experiments.lrrn import Classification, Reconstruction
 from lnn_core.experiments.training import accuracy
 
@@ -271,3 +272,13 @@ def test_the_lists_hold_distinct_runs_of_the_papers_sizes():
     assert [run.decay for run in experiments.decays()] == [1e-3, 2e-3, 1e-2, 2e-2]
     assert all(run.attacked is None for runs in lists[3:5] for run in runs)
     assert [len(runs) for runs in lists] == [9, 9, 9, 6, 4, 2]
+
+
+def test_the_papers_figures_add_up():
+    """If it fails, a number was changed in typing: sums added by hand."""
+    for row, mean, spread in (("mnist", 145.5, 30.0), ("kmnist", 270.8, 73.1),
+                              ("fashion-mnist", 177.2, 63.9)):
+        cells = [value for (name, _), value in paper.TABLE_1.items() if name == row]
+        assert np.sum(cells, 0) == pytest.approx([mean, spread])
+    assert np.sum(list(paper.FIGURE_2.values()), 0) == pytest.approx([268.5, 2.96, 1.67])
+    assert np.sum(list(paper.FIGURE_3.values()), 0) == pytest.approx([98.77, 2.0081, 0.19])

@@ -131,12 +131,43 @@ def test_the_grid_reaches_all_that_is_as_good_as_the_forward_pass():
     """½z² − 3z, a tanh unit at x = 0, is negative up to z = 6; then random networks."""
     net = chain(1.0, output=lnn.Tanh())
     assert oracle._reach(flatten(net, lnn.LeastSquares() - lnn.Linear(3 * ONE), 0 * ONE), 0) >= 6
+    net = chain(1.0, output=lnn.ReLU())  # its own recession: the bound is ½z² − 3z itself
+    assert oracle._reach(flatten(net, lnn.LeastSquares() - lnn.Linear(3 * ONE), 0 * ONE),
+                         0) == pytest.approx(6)
     for seed in range(20):
         toy = toys.draw(seed, activations=(lnn.Tanh(),), bases=(lnn.LeastSquares(),))
         units = flatten(toy.net, toy.tilted - toy.beta * toy.loss, toy.x)
         d = np.random.default_rng(seed).standard_normal((500, units.n))
         z = oracle._reach(units, 0) * d / np.linalg.norm(d, axis=1, keepdims=True)
         assert (units.energy(0, z) > units.energy(0, units.forward(0))).all()
+
+
+def test_starts_are_polished_quickly():
+    """From 0 to the minimum of a quadratic of condition 10⁶, along a valley askew to the axes. If
+    it fails, the pattern starts at another width, or goes all the way without Newton's steps."""
+    far, looked = np.array([3.0, 4.0]), []
+
+    def energy(z):
+        looked.append(z)
+        assert len(looked) < 50
+        along, across = (z - far) @ [0.6, 0.8], (z - far) @ [0.8, -0.6]
+        return 1e-3 * along**2 + 1e3 * across**2
+
+    z = oracle._polish(energy, np.zeros((1, 2)), np.array([0.25]),
+                       np.full(2, -9.0), np.full(2, 9.0))
+    np.testing.assert_allclose(z, [far], atol=1e-6)
+    assert np.abs(looked[0]).max() == 0.25
+
+
+def test_recession_is_the_energy_far_out():
+    """E(t·z)/t² at t = 10⁸, for all kinds of toys. If it fails, infima of −∞ are taken for finite
+    ones, or the grid ends too soon."""
+    for seed in range(30):
+        toy = toys.draw(seed)
+        units = flatten(toy.net, toy.tilted - toy.beta * toy.loss, toy.x)
+        z = units.recession().confine(np.random.default_rng(seed).standard_normal((20, units.n)))
+        np.testing.assert_allclose(units.recession().energy(0, z), units.energy(0, 1e8 * z) / 1e16,
+                                   rtol=0, atol=1e-5, err_msg=str(toy))
 
 
 @pytest.mark.parametrize("base", toys.BASES, ids=str)

@@ -150,7 +150,7 @@ def test_reweighted_is_the_weighted_sum(base, units, net):
             expected += (gamma[k - 1][i] if units else gamma[k - 1]) * terms[:, i]
     potential = lnn.Reweighted(gamma, base)
     torch.testing.assert_close(potential(net, z), expected)
-    assert potential.weight(net.depth) == pytest.approx(float(torch.as_tensor(gamma[-1]).min()))
+    assert potential.curvature(net.depth) == pytest.approx(float(torch.as_tensor(gamma[-1]).min()))
 
 
 @each_base

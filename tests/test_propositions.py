@@ -4,6 +4,7 @@ A slack is the right-hand side of an inequality minus its left-hand side, or min
 absolute difference for an equality; below −TOLERANCE = −1e-7 it is a violation.
 """
 
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -16,6 +17,7 @@ from scipy.optimize import minimize
 import lnn_core as lnn
 from lnn_core import oracle
 from lnn_core import propositions as P
+from lnn_core.propositions import lrrn as theory
 from lnn_core.propositions import adversarial, counterexamples, statements, targeted, toys
 
 
@@ -43,6 +45,13 @@ def test_the_same_seed_is_the_same_instance():
     one, two = P.draw(5), P.draw(5)
     assert repr(one.net) == repr(two.net) and one.gamma == two.gamma and one.beta == two.beta
     assert torch.equal(one.net.weights[0], two.net.weights[0]) and torch.equal(one.x, two.x)
+
+
+def test_rows_say_where_they_are_from():
+    """If it fails, a row's source and its claim are mixed up, or one of them is missing."""
+    source = re.compile(r"new|abstract|(after )?(eq\.|section|[A-Z][a-z]+) \d|\(\d+\)$")
+    for one in (*P.STATEMENTS.values(), *theory.CLAIMS.values()):
+        assert source.match(one.source) and not source.match(one.claim) and len(one.claim) > 9, one
 
 
 def test_table_reports_a_false_claim_as_violated(monkeypatch):

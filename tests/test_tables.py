@@ -17,14 +17,16 @@ def plain(text: str) -> str:
     return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_summary_agrees_with_numpy_and_scipy():
-    """The ± is the sample standard deviation and the interval Student's t."""
-    values = (95.1, 96.2, 95.9, 95.4)
+@pytest.mark.parametrize("values", [(95.1, 96.2), (95.1, 96.2, 95.9, 95.4)], ids=len)
+def test_summary_agrees_with_numpy_and_scipy(values):
+    """The ± is the sample standard deviation and the interval Student's t, from two values on."""
     summary = tables.Summary(values)
     expected = stats.ttest_1samp(values, 0).confidence_interval()
     assert summary.mean == pytest.approx(np.mean(values))
     assert summary.sd == pytest.approx(np.std(values, ddof=1))
     assert summary.interval == pytest.approx((expected.low, expected.high))
+    wider = (expected.high - summary.mean) * np.sqrt(len(values) + 1)
+    assert summary.prediction == pytest.approx((summary.mean - wider, summary.mean + wider))
 
 
 def test_one_more_run_is_less_certain_than_the_mean():
@@ -58,9 +60,10 @@ def test_many_comparisons_are_corrected_for():
 
 
 def test_one_seed_claims_no_spread():
-    """A single run must not come with an interval."""
+    """A single run must not come with an interval, nor with a p."""
     text = tables.table_1([record("backprop", 0, 0.95)], "mnist", {"backprop": "bp"})
-    assert "95.00 (1) | – | –" in plain(text)
+    assert plain(text).splitlines()[-1] == (
+        "| bp | 95.60 ± 0.13 | 95.00 (1) | – | – | -0.60 | – | – | – |")
 
 
 def test_differences_are_paired_by_seed():

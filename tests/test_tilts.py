@@ -31,13 +31,14 @@ def test_dropout_tilt_switches_units_off():
     assert (z[1][0, hidden > 0] == 0).all() and (z[1][0, hidden == 0] > 0).any()
 
 
-def test_tilts_follow_their_generator_and_the_networks_dtype():
+@pytest.mark.parametrize("kind", [lnn.GaussianTilt, lnn.DropoutTilt])
+def test_tilts_follow_their_generator_and_the_networks_dtype(kind):
     """If it fails, equal seeds tilt differently, or float64 networks refuse a tilt."""
     net = random_network(8, [4, 6, 3], scale=0.7)
     x, y = random_inputs(8, net)
     values, state = [], torch.get_rng_state()
     for seed in (0, 0, 1):
-        tilt = lnn.GaussianTilt(0.1, generator=torch.Generator().manual_seed(seed))
+        tilt = kind(0.1, generator=torch.Generator().manual_seed(seed))
         assert tilt(net, lnn.FenchelYoung()).g[0].dtype == torch.float64
         values.append(lnn.TargetedAROVR(1.0, 0.2, lnn.untargeted, tilt=tilt)(net, x, y).item())
     assert values[0] == values[1] != values[2]

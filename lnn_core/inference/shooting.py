@@ -263,7 +263,7 @@ class ShootingState:
     def newton_omega(self, signals: Signals) -> Tensor:
         """1/(1 − φ′κ), shape (batch, 1); sets the weights by which mismatches count in gaps."""
         net, U, q = self.net, self.energy.potential, self.energy.output.curvature
-        gamma = U.weight(net.depth)
+        gamma = U.curvature(net.depth)
         slope = -gamma * q / (gamma + q)  # φ′ where f_L is the identity
         if isinstance(slope, Tensor):
             slope = slope.reshape(-1, slope.shape[-1] if slope.ndim else 1).amax(1)

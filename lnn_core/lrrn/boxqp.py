@@ -152,7 +152,6 @@ class CoordinateDescent:
         _check_problem(qp, start)
         inverse = _inverse(qp.H, qp)
         z = qp.project(torch.zeros_like(qp.g) if start is None else start)
-        z = z.expand_as(qp.g).clone()
         lower, upper = (bound.expand_as(z) for bound in (qp.lower, qp.upper))
         passes, report = 0, _report(qp, inverse, z, qp.slope(z), 0, self.tolerance)
         while passes < self.max_passes and not report.converged.all():
@@ -211,7 +210,7 @@ class SpectralDescent:
 
     def _descend(self, qp: BoxQP, inverse: Tensor, z: Tensor | None,
                  norm: Tensor) -> tuple[Tensor, Report]:
-        z = qp.project(qp.g @ inverse if z is None else z).expand_as(qp.g)
+        z = qp.project(qp.g @ inverse if z is None else z)
         tiny, noise = torch.finfo(z.dtype).tiny, torch.finfo(z.dtype).eps ** 0.5
         m = Hm = torch.zeros_like(z)
         mHm = step = z.new_full((len(z), 1), 0.5)

@@ -55,7 +55,7 @@ def far_border(toy: Toy) -> Tensor:
 def beta_infinity(net: LiftedNetwork, potential: Potential) -> float:
     """β_∞ of a toy network: bisection on the sign of :func:`oracle.growth`."""
     loss = Euclidean(torch.zeros(1, net.sizes[-1], dtype=torch.float64))
-    low, high = 0.0, potential.weight(net.depth)
+    low, high = 0.0, potential.curvature(net.depth)
     for _ in range(40):
         middle = 0.5 * (low + high)
         grows = oracle.growth(net, potential - middle * loss) > 0
