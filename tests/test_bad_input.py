@@ -19,6 +19,8 @@ from lnn_core import data
 from lnn_core.experiments import training
 from lnn_core.experiments.lrrn import filters, gaussian, packed
 from lnn_core.propositions import STATEMENTS
+from lnn_core.propositions.lrrn import CLAIMS
+from lnn_core.propositions.lrrn_equivalence import without_discount
 from lnn_core.tilts import DropoutTilt, GaussianTilt
 
 NET = lnn.LiftedNetwork([4, 3, 2], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -415,10 +417,10 @@ def test_another_default_device(seeded):
         values += [training.accuracy(lrrn, split), lnn.lrrn.certified_radius(lrrn, x),
                    gaussian(x, 3, torch.Generator("cpu").manual_seed(2)),
                    filters({"filters": packed(lrrn.weights[0])}),
-                   lnn.lrrn.equivalence.without_discount(
+                   without_discount(
                        lnn.lrrn.LRRN([4, 3, 2], beta=1.0, gamma=0.5, generator=generator,
                                      device="cpu"))[2],
-                   *(claim(0) for claim in lnn.lrrn.theory.CLAIMS.values()),
+                   *(claim(0) for claim in CLAIMS.values()),
                    *(statement.worst(0) for statement in STATEMENTS.values())]
         return [value.detach().sum().item() if isinstance(value, torch.Tensor) else value
                 for value in values]

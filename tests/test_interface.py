@@ -59,7 +59,7 @@ DEFAULTS = {
     "lrrn.bounds.lipschitz": {"refined": False},
     "lrrn.boxqp.CoordinateDescent": {"tolerance": 1e-3, "max_passes": 1000},
     "lrrn.boxqp.SpectralDescent": {"tolerance": 1e-3, "max_passes": 1000, "check_every": 4},
-    "lrrn.equivalence.scales_are_not_enough": {"gamma": 0.5, "first": 1.0},
+    "propositions.lrrn_equivalence.scales_are_not_enough": {"gamma": 0.5, "first": 1.0},
     "lrrn.layers.RRLayer": {"beta": 1.0},
     "lrrn.layers.feed_forward": {"beta": 1.0},
     "lrrn.model.LRRN": {"gamma": 1.0, "bias": True, "init": "uniform"},

@@ -253,12 +253,12 @@ def test_the_names_in_a_checkpoint():
     (lrrn.LRRN([3, 2], gamma=0.5, beta=1), "functions=[Identity()], beta=[1.0], gamma=0.5\n"),
     (lrrn.RRLayer(4, 3, 0.5), "RRLayer(4, 3, beta=0.5)"),
     (lrrn.Contrastive(), "Contrastive()"),
-    (lrrn.Report(3, torch.tensor([2.0, 0.1]), torch.tensor([False, True])),
+    (lrrn.QPReport(3, torch.tensor([2.0, 0.1]), torch.tensor([False, True])),
      "3 passes, energies within 2.0e+00 of the minimum, 1 of 2 samples converged"),
 ])
 def test_what_is_printed(thing, text):
     """If it fails, a printed network hides a setting, or a report a sample."""
-    assert text in (str(thing) if isinstance(thing, lrrn.Report) else repr(thing))
+    assert text in (str(thing) if isinstance(thing, lrrn.QPReport) else repr(thing))
 
 
 # --------------------------------------------------------------------------- torch's tools

@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.lrrn import equivalence
+from lnn_core.propositions import lrrn_equivalence as equivalence
 
 #: A network (17) that an earlier edition of the book "proved" not to be one of (1).
 ONE_OUTPUT = [[0.8], [-0.6]], [[1.0, 1.5]]

@@ -106,7 +106,7 @@ class BoxQP:
 
 
 @dataclass(frozen=True)
-class Report:
+class QPReport:
     """What a solver did; one entry a sample.
 
     passes : products with H, or sweeps over all units.
@@ -128,7 +128,7 @@ class Report:
                 f"minimum, {int(self.converged.sum())} of {len(self.converged)} samples converged")
 
 
-Solver = Callable[..., tuple[Tensor, Report]]
+Solver = Callable[..., tuple[Tensor, QPReport]]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class CoordinateDescent:
     def __post_init__(self) -> None:
         _check(self.tolerance, self.max_passes)
 
-    def __call__(self, qp: BoxQP, start: Tensor | None = None) -> tuple[Tensor, Report]:
+    def __call__(self, qp: BoxQP, start: Tensor | None = None) -> tuple[Tensor, QPReport]:
         """z of shape (batch, n) from ``start`` (default: 0, projected), and a report."""
         _check_problem(qp, start)
         inverse = _inverse(qp.H, qp)
@@ -192,7 +192,7 @@ class SpectralDescent:
         _check(self.tolerance, self.max_passes)
         at_least("check_every", self.check_every, 1)
 
-    def __call__(self, qp: BoxQP, start: Tensor | None = None) -> tuple[Tensor, Report]:
+    def __call__(self, qp: BoxQP, start: Tensor | None = None) -> tuple[Tensor, QPReport]:
         """z of shape (batch, n) from ``start``, and a report.
 
         The default start is the minimum without constraints, projected.
@@ -209,7 +209,7 @@ class SpectralDescent:
         return complete(torch.where(z <= inner.lower, reduced.lower, back)), report
 
     def _descend(self, qp: BoxQP, inverse: Tensor, z: Tensor | None,
-                 norm: Tensor) -> tuple[Tensor, Report]:
+                 norm: Tensor) -> tuple[Tensor, QPReport]:
         z = qp.project(qp.g @ inverse if z is None else z)
         tiny, noise = torch.finfo(z.dtype).tiny, torch.finfo(z.dtype).eps ** 0.5
         m = Hm = torch.zeros_like(z)
@@ -259,12 +259,12 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _report(qp: BoxQP, inverse: Tensor, z: Tensor, slope: Tensor, passes: int,
-            tolerance: float, norm: Tensor | float = 0.0) -> Report:
+            tolerance: float, norm: Tensor | float = 0.0) -> QPReport:
     """``norm`` is the part of zᵀHz that belongs to eliminated units."""
     s = qp.subgradient(z, slope)
     residual = ((s @ inverse) * s).sum(1).clamp_min(0).sqrt()
     size = (norm + (z * (slope + qp.g)).sum(1)).sqrt()  # ‖z‖_H, without another product
-    return Report(passes, residual, residual <= tolerance * size)
+    return QPReport(passes, residual, residual <= tolerance * size)
 
 
 def _cholesky(part: Tensor, qp: BoxQP) -> Tensor:

@@ -12,13 +12,13 @@ from torch import Tensor
 from ..checks import as_targets, check_input
 from ..kinds import expect
 from ..network import Activations
-from .boxqp import BoxQP, Report, Solver, chosen
+from .boxqp import BoxQP, QPReport, Solver, chosen
 from .model import LRRN
 
 
 @torch.no_grad()
 def infer(net: LRRN, x: Tensor, y: Tensor | None = None, *, solver: Solver | None = None,
-          start: Activations | None = None) -> tuple[Activations, Report]:
+          start: Activations | None = None) -> tuple[Activations, QPReport]:
     """argmin_z E(z; x): the free solution z*(x), or with y the clamped one, z_L = y (20).
 
     Parameters
@@ -30,7 +30,7 @@ def infer(net: LRRN, x: Tensor, y: Tensor | None = None, *, solver: Solver | Non
 
     Returns
     -------
-    z, report : [x, z_1, …, z_L] without autograd history, and a :class:`Report`.
+    z, report : [x, z_1, …, z_L] without autograd history, and a :class:`QPReport`.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def infer(net: LRRN, x: Tensor, y: Tensor | None = None, *, solver: Solver | Non
 
 
 def solve_clamped(qp: BoxQP, target: Tensor, solver: Solver,
-                  start: Tensor | None = None) -> tuple[Tensor, Report]:
+                  start: Tensor | None = None) -> tuple[Tensor, QPReport]:
     """The minimum of ``qp`` with the last entries held at ``target``; z of shape (batch, n)."""
     free = qp.g.shape[1] - target.shape[1]
     hidden = BoxQP(qp.H[:free, :free], qp.g[:, :free] - target @ qp.H[free:, :free],

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..checks import check_input, not_negative
 from ..kinds import expect
-from .boxqp import Report, Solver, chosen
+from .boxqp import QPReport, Solver, chosen
 from .inference import clamped_target, solve_clamped
 from .model import LRRN
 
@@ -42,7 +42,7 @@ class EnergyLoss(ABC):
 
     def __init__(self, solver: Solver | None = None):
         self.solver = chosen(solver)
-        self.report: Report | None = None
+        self.report: QPReport | None = None
 
     def __call__(self, net: LRRN, x: Tensor, y: Tensor | None = None,
                  reduction: str = "mean") -> Tensor:
@@ -99,7 +99,7 @@ class Contrastive(EnergyLoss):
             fixed = qp.detach()
             free, first = self.solver(fixed)
             clamped, second = solve_clamped(fixed, target, self.solver, free)
-            self.report = Report(first.passes + second.passes,
+            self.report = QPReport(first.passes + second.passes,
                                  first.residual.maximum(second.residual),
                                  first.converged & second.converged)
         return ((clamped - free) * qp.slope((clamped + free) / 2)).sum(1)

@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 
 from ..convex import Identity, ReLU
-from .bounds import gain
-from .inference import infer
-from .model import LRRN
-from ..propositions.lrrn import claim
-from ..propositions.lrrn_toys import EXACT, choice, distance, normal, strength, uniform
+from ..lrrn.bounds import gain
+from ..lrrn.inference import infer
+from ..lrrn.model import LRRN
+from .lrrn import claim
+from .lrrn_toys import EXACT, choice, distance, normal, strength, uniform
 
 
 def height(rho: Tensor, beta: float) -> Tensor:

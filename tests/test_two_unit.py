@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lnn_core.widgets import two_unit as explore
+from lnn_core.widgets import two_unit
 from lnn_core.widgets.two_unit import REACHABLE, SLIDERS, TwoUnit, draw_landscape, draw_sandwich
 
 PICTURE = Path(__file__).resolve().parent.parent / "book" / "_static" / "landscape.webp"
@@ -217,7 +217,7 @@ def test_the_front_page_shows_what_this_code_draws(tmp_path):
     """The committed picture was drawn by other code: `python -m lnn_core.widgets.two_unit` makes it anew."""
     fresh = tmp_path / "fresh.webp"
     with plt.rc_context():
-        explore.main([str(fresh)])
+        two_unit.main([str(fresh)])
     committed, drawn = (np.asarray(Image.open(path).convert("RGB"), float)
                         for path in (PICTURE, fresh))
     assert committed.shape == drawn.shape
