@@ -181,7 +181,7 @@ class LiftedNetwork(nn.Module):
         signals = [errors[child] @ weights[i] for i, child in self._outgoing[k]]
         return sum(signals[1:], signals[0]) if signals else None
 
-    def children(self, k: int) -> list[int]:
+    def children_of(self, k: int) -> list[int]:
         """The layers that z_k feeds."""
         return [child for _, child in self._outgoing[k]]
 

@@ -373,6 +373,14 @@ def test_filters_are_compared_as_numbers():
     assert (off <= W.abs().amax(1, keepdim=True).numpy() / 254 * (1 + 1e-5)).all()
 
 
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_another_machine_is_named(monkeypatch, capsys, recorded, elsewhere):
+    """If it fails, a reader takes the scatter between processors for a fault, or a fault for it."""
+    other = Toy().record()["machine"] | ({"instructions": "ANOTHER"} if elsewhere else {})
+    assert command(monkeypatch, "repeat", recorded(test=0.6, machine=other)) == 1
+    assert ("instructions ANOTHER" in capsys.readouterr().out) == elsewhere
+
+
 def test_attacks_that_found_nothing_keep_their_place():
     """If it fails, an image's attack is compared with another image's."""
     old = {"kind": "Robustness", "attacks": {"distance": {"a": [None, 1.0, 2.0]}}}

@@ -34,7 +34,7 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
     errors: list[Tensor | None] = [None] * (net.depth + 1)
     wanted = 0.0
     for k in range(net.depth, 0, -1):
-        for child in net.children(k):
+        for child in net.children_of(k):
             # In a chain the child's a is still the one it was updated with; where a skip
             # connection fed it a new z since, it is computed afresh.
             a[child] = net.preactivation(child, z) if a[child] is None else a[child]
@@ -45,7 +45,7 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
         change = energy.potential.prox(k, net.function(k), a[k], pull, curvature) - z[k]
         wanted = wanted + change.square().sum(-1)
         z[k] = z[k] + step * change
-        for child in net.children(k):
+        for child in net.children_of(k):
             a[child] = None
     return wanted.sqrt()
 

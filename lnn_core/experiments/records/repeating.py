@@ -44,6 +44,11 @@ def repeat(run: Recorded, recorded: dict, into: Path | None = None, factor: floa
         _say("\nAll that was found is the same, to the last digit.")
     elif wrong:
         _say(f"\nThe results do NOT agree (tolerances times {factor:g}):\n" + "\n".join(wrong))
+        if recorded["machine"] != repeated["machine"]:
+            _say("The machines differ. Then: " + _machine(recorded) + ". Now: " + _machine(repeated)
+                 + ". Other last digits alone can move a single run further than the tolerances, "
+                 "which are below the smallest effect on a page; benchmarks/processors.py measures "
+                 "how far.")
     else:
         _say(f"\nThe results agree (tolerances times {factor:g}).")
     if into is not None:
@@ -154,6 +159,10 @@ def _short(value: Leaf | None) -> str:
     if isinstance(value, np.ndarray):
         return f"{len(value)} values"
     return "–" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _machine(record: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in record["machine"].items())
 
 
 def _line(name: str, *values: str) -> str:

@@ -5,6 +5,8 @@ another order; training amplifies that, epoch by epoch, until the two networks r
 differently. So every kind of number has a tolerance, and all of them are here. None is so wide
 that a result of the book could hide in it: accuracies have less than the smallest gain over
 back-propagation that the pages on Table 1 and on open choices call one (a test computes it).
+Single runs on another processor can differ by more (``benchmarks/processors.py``): the tolerance
+decides about one run, the pages' conclusions rest on means over seeds.
 
 What is compared is the mean distance between two curves (of one number: its distance), not the
 largest: an effect is a shift that lasts, while single epochs scatter.
