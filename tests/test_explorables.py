@@ -9,8 +9,7 @@ from itertools import pairwise, product
 
 import pytest
 import torch
-from browsing import browser, each_way, has_nan, shown  # noqa: F401 - fixtures
-from test_pages import DESKTOP, PHONE
+from browsing import DESKTOP, PHONE, each_way, has_nan
 from test_widgets import CLASSES, each_class, sliders
 
 from lnn_core import widgets
@@ -26,7 +25,7 @@ PAPER = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 30)"}
 
 
 @each_class
-def test_opens_clean_on_phones_and_desktops_light_and_dark(shown, cls):  # noqa: F811
+def test_opens_clean_on_phones_and_desktops_light_and_dark(shown, cls):
     """A script that fails, asks another server, is wider than a phone, or dark on dark."""
     page, pictures = shown(cls()), set()
     for width, (theme, paper) in product((DESKTOP, PHONE), PAPER.items()):
@@ -44,7 +43,7 @@ def test_opens_clean_on_phones_and_desktops_light_and_dark(shown, cls):  # noqa:
 
 
 @each_class
-def test_every_slider_answers_to_mouse_keyboard_and_finger(shown, cls):  # noqa: F811
+def test_every_slider_answers_to_mouse_keyboard_and_finger(shown, cls):
     """A parameter that some readers cannot change."""
     page = shown(cls(), width=PHONE)
     for control in sliders(cls):
@@ -66,7 +65,7 @@ def test_every_slider_answers_to_mouse_keyboard_and_finger(shown, cls):  # noqa:
 
 
 @each_class
-def test_no_nan_at_the_ends_of_the_sliders(shown, cls):  # noqa: F811
+def test_no_nan_at_the_ends_of_the_sliders(shown, cls):
     """At an extreme setting the picture breaks."""
     page = shown(cls())
     for key in ("End", "Home"):
@@ -77,7 +76,7 @@ def test_no_nan_at_the_ends_of_the_sliders(shown, cls):  # noqa: F811
 
 
 @each_class
-def test_without_scripts_there_is_a_picture(shown, cls):  # noqa: F811
+def test_without_scripts_there_is_a_picture(shown, cls):
     """An empty box where scripts are switched off."""
     page = shown(cls(), width=PHONE, java_script_enabled=False)
     picture = page.root.locator(".still svg")
@@ -86,7 +85,7 @@ def test_without_scripts_there_is_a_picture(shown, cls):  # noqa: F811
     assert "cannot be dragged" in page.root.inner_text()
 
 
-def test_several_on_a_page_do_not_disturb_each_other(shown):  # noqa: F811
+def test_several_on_a_page_do_not_disturb_each_other(shown):
     """Names that two scripts share, or a slider that moves another picture."""
     explorables = [cls() for cls in CLASSES] + [widgets.Landscape(beta=0.4)]
     page = shown(*explorables)
@@ -120,7 +119,7 @@ METHODS = ("rovr", "forward", "arovr")
 
 
 @each_way
-def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
+def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):
     """The numbers under the picture are not those of the library."""
     page = shown(widgets.Landscape(), width=width, theme=theme)
     for name, share in (("beta", 0.4), ("x", 0.3), ("y", 0.45)):
@@ -130,7 +129,7 @@ def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F8
         assert page.numbers(*METHODS) == pytest.approx(predicted(**setting(page)), abs=6e-4)
 
 
-def test_a_stronger_attack_widens_the_sandwich(shown):  # noqa: F811
+def test_a_stronger_attack_widens_the_sandwich(shown):
     """What the front page invites to see: ROVR falls and AROVR rises with β, the loss stays."""
     page, seen = shown(widgets.Landscape(beta=0.1)), []
     for share in (0.15, 0.25, 0.35, 0.45):
@@ -140,7 +139,7 @@ def test_a_stronger_attack_widens_the_sandwich(shown):  # noqa: F811
         assert high[0] < low[0] and high[1] == low[1] and high[2] > low[2]
 
 
-def test_the_three_optima_coincide_as_beta_vanishes(shown):  # noqa: F811
+def test_the_three_optima_coincide_as_beta_vanishes(shown):
     """β → 0 must give back-propagation's loss, within ℓ/(1 ± 2β), and marks upon each other."""
     page = shown(widgets.Landscape())
     page.press("beta", "Home")
@@ -154,7 +153,7 @@ def test_the_three_optima_coincide_as_beta_vanishes(shown):  # noqa: F811
 
 
 @each_way
-def test_past_the_border_the_border_lights(shown, width, theme):  # noqa: F811
+def test_past_the_border_the_border_lights(shown, width, theme):
     """The page goes on showing an optimum where there is none, or warns where there is one."""
     page = shown(widgets.Landscape(beta=0.49), width=width, theme=theme)
     page.press("beta", "ArrowRight")
@@ -168,7 +167,7 @@ def test_past_the_border_the_border_lights(shown, width, theme):  # noqa: F811
     assert not page.lit and page.number("arovr") < float("inf")
 
 
-def test_a_dearer_hidden_layer_moves_the_border(shown):  # noqa: F811
+def test_a_dearer_hidden_layer_moves_the_border(shown):
     """What the chapter invites to try: β* = γ/(1 + γ), so that a larger γ₁ makes AROVR finite."""
     page = shown(widgets.Landscape(beta=0.6))
     mark = page.root.locator(".limit").first
@@ -181,7 +180,7 @@ def test_a_dearer_hidden_layer_moves_the_border(shown):  # noqa: F811
     assert page.number("rovr") == pytest.approx(TwoUnit(gamma=gamma).rovr(beta), abs=2e-3)
 
 
-def test_sweeps_step_by_step(shown):  # noqa: F811
+def test_sweeps_step_by_step(shown):
     """The stairs of eq. (17): z2 first, then z1; each a third of the one before at β = 1/4."""
     page = shown(widgets.Landscape())
     path = TwoUnit().path(-0.25, 3)
@@ -194,14 +193,14 @@ def test_sweeps_step_by_step(shown):  # noqa: F811
     assert page.number("passes") == 0
 
 
-def test_sweeps_do_not_move_where_the_reader_wants_no_motion(shown):  # noqa: F811
+def test_sweeps_do_not_move_where_the_reader_wants_no_motion(shown):
     """Reduced motion: the end is shown at once."""
     page = shown(widgets.Landscape())
     page.click("play")
     assert page.number("passes") == 20
 
 
-def test_an_overshooting_sweep_stays_in_the_picture(shown):  # noqa: F811
+def test_an_overshooting_sweep_stays_in_the_picture(shown):
     """The chapter's second experiment: ROVR has an optimum, and the bare sweeps go round it."""
     page = shown(widgets.Landscape(shown="rovr", beta=0.95, gamma=0.25))
     page.click("play")
@@ -212,7 +211,7 @@ def test_an_overshooting_sweep_stays_in_the_picture(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_the_target_can_be_dragged(shown, pull, width):  # noqa: F811
+def test_the_target_can_be_dragged(shown, pull, width):
     """The dashed line does not follow the mouse or the finger."""
     page = shown(widgets.Landscape(), width=width)
     getattr(page, pull)(page.place(2.2, 2.0, LANDSCAPE), page.place(2.2, 0.5, LANDSCAPE))
@@ -220,14 +219,14 @@ def test_the_target_can_be_dragged(shown, pull, width):  # noqa: F811
     assert page.numbers(*METHODS) == pytest.approx(predicted(**setting(page)), abs=6e-4)
 
 
-def test_the_forward_pass_can_be_dragged(shown):  # noqa: F811
+def test_the_forward_pass_can_be_dragged(shown):
     """The square does not follow the mouse: x = z₁ where the unit is on."""
     page = shown(widgets.Landscape())
     page.drag(page.place(1.0, 1.0, LANDSCAPE), page.place(1.6, 1.0, LANDSCAPE))
     assert page.number("x") == pytest.approx(1.6, abs=0.05)
 
 
-def test_a_drag_past_the_end_is_clamped_with_a_message(shown):  # noqa: F811
+def test_a_drag_past_the_end_is_clamped_with_a_message(shown):
     """The target is lost outside the picture, or stops without a word."""
     page = shown(widgets.Landscape())
     page.drag(page.place(2.2, 2.0, LANDSCAPE), page.place(2.2, 3.2, LANDSCAPE))
@@ -236,7 +235,7 @@ def test_a_drag_past_the_end_is_clamped_with_a_message(shown):  # noqa: F811
     assert "set to" not in page.status
 
 
-def test_a_finger_beside_the_handles_scrolls_the_page(shown):  # noqa: F811
+def test_a_finger_beside_the_handles_scrolls_the_page(shown):
     """A picture that a phone cannot get past."""
     page = shown(widgets.Landscape(), width=PHONE)
     page.page.evaluate("document.body.style.paddingBottom = '2000px'")
@@ -246,7 +245,7 @@ def test_a_finger_beside_the_handles_scrolls_the_page(shown):  # noqa: F811
     assert (page.number("x"), page.number("y")) == before
 
 
-def test_a_finger_on_a_handle_does_not_scroll_the_page(shown):  # noqa: F811
+def test_a_finger_on_a_handle_does_not_scroll_the_page(shown):
     """The page runs away under the finger that drags the target."""
     page = shown(widgets.Landscape(), width=PHONE)
     page.page.evaluate("document.body.style.paddingBottom = '2000px'")
@@ -254,7 +253,7 @@ def test_a_finger_on_a_handle_does_not_scroll_the_page(shown):  # noqa: F811
     assert page.page.evaluate("scrollY") == 0 and page.number("y") == pytest.approx(3, abs=0.1)
 
 
-def test_both_landscapes(shown):  # noqa: F811
+def test_both_landscapes(shown):
     """The choice between U − βℓ and U + βℓ changes nothing."""
     page = shown(widgets.Landscape())
     attacked, words = page.picture(), page.label()
@@ -279,7 +278,7 @@ ERRORS = ("fenchelYoungError", "leastSquaresError")
 
 
 @each_way
-def test_prices_are_those_of_lnn_core(shown, width, theme):  # noqa: F811
+def test_prices_are_those_of_lnn_core(shown, width, theme):
     """A number under the picture belongs to another activation function."""
     page = shown(widgets.OneUnit(), width=width, theme=theme)
     for i, activation in enumerate(widgets.OneUnit.activation.values):
@@ -290,7 +289,7 @@ def test_prices_are_those_of_lnn_core(shown, width, theme):  # noqa: F811
         assert page.number("fenchelYoung") >= page.number("leastSquares")
 
 
-def test_a_unit_that_is_off_sends_no_error_under_least_squares(shown):  # noqa: F811
+def test_a_unit_that_is_off_sends_no_error_under_least_squares(shown):
     """The chapter's first experiment: silent while a < 0; beyond, both prices are the same."""
     page = shown(widgets.OneUnit())
     assert page.numbers(*ERRORS) == [0.8, 0]
@@ -302,7 +301,7 @@ def test_a_unit_that_is_off_sends_no_error_under_least_squares(shown):  # noqa: 
     assert page.numbers(*ERRORS) == pytest.approx([0.8 - a] * 2, abs=1e-9)
 
 
-def test_a_saturated_unit(shown):  # noqa: F811
+def test_a_saturated_unit(shown):
     """The chapter's second experiment: tanh at a = 3, z = 0; and z > 1 is out of reach."""
     page = shown(widgets.OneUnit(activation="tanh", z=0.0))
     page.press("a", "End")
@@ -314,7 +313,7 @@ def test_a_saturated_unit(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_the_point_on_the_graph_can_be_dragged(shown, pull, width):  # noqa: F811
+def test_the_point_on_the_graph_can_be_dragged(shown, pull, width):
     """One handle, two parameters: (a, z) follows the mouse or the finger."""
     page = shown(widgets.OneUnit(), width=width)
     start, end = (page.place(a, z, GRAPH, panel=1) for a, z in ((-1.0, 0.8), (1.5, 2.0)))
@@ -322,7 +321,7 @@ def test_the_point_on_the_graph_can_be_dragged(shown, pull, width):  # noqa: F81
     assert page.numbers("a", "z") == pytest.approx([1.5, 2.0], abs=0.06)
 
 
-def test_the_handles_of_the_prices(shown):  # noqa: F811
+def test_the_handles_of_the_prices(shown):
     """The line at z and the diamond at a do not follow the mouse."""
     page = shown(widgets.OneUnit())
     page.drag(page.place(0.8, 2.0, PRICES), page.place(1.7, 2.0, PRICES))

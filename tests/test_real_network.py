@@ -20,9 +20,8 @@ import torch
 import traitlets
 from _ext.explorable_data import copy_data
 from assets import real_network as maker
-from browsing import PAGE, TWO_FRAMES, Shown, browser, each_way, has_nan, shown  # noqa: F401
+from browsing import PAGE, PHONE, TWO_FRAMES, Shown, each_way, has_nan
 from javascript import Script
-from test_pages import PHONE
 from test_widgets import NO_WORD
 
 import lnn_core as lnn
@@ -431,7 +430,7 @@ def outputs(page):
 
 
 @each_way
-def test_sliding_beta_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
+def test_sliding_beta_gives_what_lnn_core_predicts(shown, width, theme):
     """The numbers under the picture are not those of the library."""
     page = shown(RealNetwork(), width=width, theme=theme)
     for share in (0.1, 0.3, 0.5):
@@ -443,7 +442,7 @@ def test_sliding_beta_gives_what_lnn_core_predicts(shown, width, theme):  # noqa
     assert page.errors == [] and not has_nan(page)
 
 
-def test_without_strength_there_is_no_adversary(shown):  # noqa: F811
+def test_without_strength_there_is_no_adversary(shown):
     """β = 0: the forward pass, in all numbers and both rows of bars."""
     page = shown(RealNetwork())
     attacked = [page.picture(panel) for panel in range(3)]
@@ -456,7 +455,7 @@ def test_without_strength_there_is_no_adversary(shown):  # noqa: F811
     assert all(page.picture(panel) != attacked[panel] for panel in range(3))
 
 
-def test_the_right_output_falls_with_beta_until_the_reading_turns(shown):  # noqa: F811
+def test_the_right_output_falls_with_beta_until_the_reading_turns(shown):
     """The chapter's first experiment: a doubtful 4 becomes a 6."""
     page, seen = shown(RealNetwork(beta=0.0)), []
     for share in (0.05, 0.1, 0.2, 0.3, 0.4):
@@ -469,7 +468,7 @@ def test_the_right_output_falls_with_beta_until_the_reading_turns(shown):  # noq
     assert page.number("remains") < 0 < page.number("lead")
 
 
-def test_an_overconfident_output_is_raised(shown):  # noqa: F811
+def test_an_overconfident_output_is_raised(shown):
     """The third experiment: the Euclidean loss also grows above 1, and there the adversary goes."""
     page = shown(RealNetwork(image="overconfident", beta=0.3))
     forward, after = outputs(page)
@@ -478,7 +477,7 @@ def test_an_overconfident_output_is_raised(shown):  # noqa: F811
 
 
 @each_way
-def test_where_inference_does_not_settle_the_page_says_so(shown, width, theme):  # noqa: F811
+def test_where_inference_does_not_settle_the_page_says_so(shown, width, theme):
     """A β without optimum would be drawn as if it had one; or AROVR called infinite unproved."""
     page = shown(RealNetwork(image="9 clear"), width=width, theme=theme)
     assert not page.lit
@@ -494,7 +493,7 @@ def test_where_inference_does_not_settle_the_page_says_so(shown, width, theme): 
     assert not page.lit and page.number("price") == page.number("beta")
 
 
-def test_budget_is_spent_in_full(shown):  # noqa: F811
+def test_budget_is_spent_in_full(shown):
     """δ's slider: U = δ at every place, and the loss grows with it."""
     page, losses = shown(RealNetwork(image="0 clear", adversary="budget")), []
     for share in (0.2, 0.4, 0.6, 0.8, 1.0):
@@ -506,7 +505,7 @@ def test_budget_is_spent_in_full(shown):  # noqa: F811
     assert "read as 0; under the adversary, as" in page.status
 
 
-def test_within_the_certified_budget_no_reading_changes(shown):  # noqa: F811
+def test_within_the_certified_budget_no_reading_changes(shown):
     """The second experiment, over all images: what the mark on the track promises."""
     page, names = shown(RealNetwork(image="0 clear", adversary="budget", delta=1e-4)), set()
     for _ in NAMES:
@@ -537,7 +536,7 @@ def draw_one(page, pull):
 
 
 @pytest.mark.parametrize("pull, width", [("drag", 1280), ("swipe", PHONE)])
-def test_a_reader_draws_a_digit(shown, pull, width):  # noqa: F811
+def test_a_reader_draws_a_digit(shown, pull, width):
     """The pad does not answer to the mouse or the finger, or scrolls away under it."""
     page = shown(RealNetwork(), width=width)
     page.page.evaluate("document.body.style.paddingBottom = '2000px'")
@@ -555,7 +554,7 @@ def test_a_reader_draws_a_digit(shown, pull, width):  # noqa: F811
     assert page.errors == [] and not has_nan(page)
 
 
-def test_an_image_of_the_test_set_is_not_drawn_upon(shown):  # noqa: F811
+def test_an_image_of_the_test_set_is_not_drawn_upon(shown):
     """A finger that wants to scroll would spoil the image."""
     page = shown(RealNetwork())
     before = page.numbers(*READOUTS)
@@ -563,7 +562,7 @@ def test_an_image_of_the_test_set_is_not_drawn_upon(shown):  # noqa: F811
     assert page.numbers(*READOUTS) == before
 
 
-def open_page(browser, path, html, root=""):  # noqa: F811
+def open_page(browser, path, html, root=""):
     """A page of one's own; ``root`` is what a book says about where its files are."""
     text = PAGE.format(theme="light", html=html)
     path.write_text(text.replace("<html ", f'<html data-content_root="{root}" '), encoding="utf-8")
@@ -573,7 +572,7 @@ def open_page(browser, path, html, root=""):  # noqa: F811
     return explorable
 
 
-def test_network_is_loaded_when_it_is_about_to_be_seen(browser, tmp_path):  # noqa: F811
+def test_network_is_loaded_when_it_is_about_to_be_seen(browser, tmp_path):
     """Readers of a page's beginning would pay for its end; or a chapter in a folder finds nothing."""
     (tmp_path / "book").mkdir()
     copy_data(SimpleNamespace(outdir=tmp_path))
@@ -589,7 +588,7 @@ def test_network_is_loaded_when_it_is_about_to_be_seen(browser, tmp_path):  # no
     page.page.close()
 
 
-def test_page_without_the_file_says_so(browser, tmp_path):  # noqa: F811
+def test_page_without_the_file_says_so(browser, tmp_path):
     """An exported page that nobody understands: the picture stays, and a sentence says why."""
     page = open_page(browser, tmp_path / "alone.html", RealNetwork().html(), root="nowhere/")
     page.page.wait_for_selector("text=could not be loaded")
@@ -599,7 +598,7 @@ def test_page_without_the_file_says_so(browser, tmp_path):  # noqa: F811
     page.page.close()
 
 
-def test_in_jupyter_the_kernel_sends_the_network(browser, tmp_path):  # noqa: F811
+def test_in_jupyter_the_kernel_sends_the_network(browser, tmp_path):
     """JupyterLab has no file beside the page: the bytes come with the widget."""
     content = base64.b64encode(packed.from_script(FILE.read_text())).decode()
     script = RealNetwork._esm.replace("export default", "const widget =")

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from browsing import browser, each_way, shown  # noqa: F401 - fixtures
+from browsing import DESKTOP, PHONE, each_way
 from javascript import Script
-from test_pages import DESKTOP, PHONE
 
 from lnn_core import widgets
 from lnn_core.losses import Euclidean
@@ -115,7 +114,7 @@ def choose(page, name):
 
 
 @each_way
-def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
+def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):
     """The numbers under the picture are not those of the library."""
     page = shown(widgets.Anisotropy(), width=width, theme=theme)
     for name, share in (("delta", 0.8), ("x", 0.5), ("w", 0.3), ("y", 0.2), ("gamma", 0.6)):
@@ -129,7 +128,7 @@ def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F81
         assert page.picture() != before
 
 
-def test_energy_goes_where_it_is_cheap(shown):  # noqa: F811
+def test_energy_goes_where_it_is_cheap(shown):
     """The chapter's first experiment: the shares are as 1/γ₁ to 1/γ₂ when w = 1."""
     page = shown(widgets.Anisotropy(shown="energy"))
     for key, gamma in (("ArrowRight", 2 ** -1.75), ("End", 16.0)):
@@ -139,7 +138,7 @@ def test_energy_goes_where_it_is_cheap(shown):  # noqa: F811
     assert "narrow in z₁" in page.status
 
 
-def test_gamma_leaves_the_ratio_of_the_signals_alone(shown):  # noqa: F811
+def test_gamma_leaves_the_ratio_of_the_signals_alone(shown):
     """… while deviations change a hundredfold: γ is not a learning rate."""
     page = shown(widgets.Anisotropy(w=0.75, shown="signal"))
     deviations = []
@@ -153,7 +152,7 @@ def test_gamma_leaves_the_ratio_of_the_signals_alone(shown):  # noqa: F811
     assert deviations[0] > 20 * deviations[-1]
 
 
-def test_a_soft_unit_that_is_off_wakes_up(shown):  # noqa: F811
+def test_a_soft_unit_that_is_off_wakes_up(shown):
     """The chapter's second experiment: it passes a signal on where back-propagation passes none."""
     page = shown(widgets.Anisotropy(gamma=1.0, x=-0.5, y=-1.0, shown="signal"))
     assert page.number("hidden") == 0 and "stays off" in page.status
@@ -164,7 +163,7 @@ def test_a_soft_unit_that_is_off_wakes_up(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_target_and_forward_pass_can_be_dragged(shown, pull, width):  # noqa: F811
+def test_target_and_forward_pass_can_be_dragged(shown, pull, width):
     """The dashed line and the square do not follow the mouse or the finger."""
     page = shown(widgets.Anisotropy(), width=width)
     getattr(page, pull)(page.place(2.4, 2.0, PLANE), page.place(2.4, -0.5, PLANE))

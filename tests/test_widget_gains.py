@@ -6,9 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from browsing import browser, each_way, shown  # noqa: F401 - fixtures
+from browsing import DESKTOP, PHONE, each_way
 from javascript import Script
-from test_pages import DESKTOP, PHONE
 from test_widgets import positions
 
 from lnn_core import lrrn, widgets
@@ -135,7 +134,7 @@ def setting(page):
 
 
 @each_way
-def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
+def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):
     """The numbers under the picture are not those of the library, or not in order."""
     page = shown(widgets.Gains(), width=width, theme=theme)
     for name, share in (("beta", 0.7), ("sigma3", 0.6), ("scale", 0.4), ("depth", 0.3)):
@@ -146,7 +145,7 @@ def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F8
         assert after[0] <= after[1] <= after[2] and page.picture(1) != before
 
 
-def test_no_scale_lifts_the_network_above_the_bound(shown):  # noqa: F811
+def test_no_scale_lifts_the_network_above_the_bound(shown):
     """The chapter's first experiment: from the least to the largest weights at β = 1."""
     page = shown(widgets.Gains())
     page.press("scale", "Home")
@@ -156,7 +155,7 @@ def test_no_scale_lifts_the_network_above_the_bound(shown):  # noqa: F811
     assert page.number("bound") == 1 and "past the peak" in page.status
 
 
-def test_a_singular_value_is_pulled_over_the_peak(shown):  # noqa: F811
+def test_a_singular_value_is_pulled_over_the_peak(shown):
     """The chapter's second experiment: at the peak the bound is reached, and only there."""
     page = shown(widgets.Gains(depth=1))
     assert page.number("lrrn") < 1
@@ -167,7 +166,7 @@ def test_a_singular_value_is_pulled_over_the_peak(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_the_handles(shown, pull, width):  # noqa: F811
+def test_the_handles(shown, pull, width):
     """Peak, dot and scale do not follow the mouse or the finger."""
     page = shown(widgets.Gains(sigma2=0.125, sigma3=0.125), width=width)
     act = getattr(page, pull)

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from browsing import browser, each_way, shown  # noqa: F401 - fixtures
+from browsing import DESKTOP, PHONE, each_way
 from javascript import Script
-from test_pages import DESKTOP, PHONE
 
 from lnn_core import bounds, oracle, widgets
 from lnn_core.losses import Euclidean, Linear
@@ -136,7 +135,7 @@ def predicted(page):
 
 
 @each_way
-def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
+def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):
     """The numbers under the picture are not those of the library, or not in order."""
     page = shown(widgets.Sandwich(), width=width, theme=theme)
     for name, share in (("a", 0.5), ("w", 0.6), ("beta", 0.2), ("w", 0.3)):
@@ -147,7 +146,7 @@ def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F8
         assert after == sorted(after) and (after, page.picture()) != before
 
 
-def test_the_bound_does_not_see_the_sign_of_a_weight(shown):  # noqa: F811
+def test_the_bound_does_not_see_the_sign_of_a_weight(shown):
     """The chapter's first experiment: w from −1 to 1 moves AROVR and its border, not the bounds."""
     page = shown(widgets.Sandwich(beta=0.3))
     mark, before = page.root.locator(".limit").first, page.numbers(*SHOWN)
@@ -163,7 +162,7 @@ def test_the_bound_does_not_see_the_sign_of_a_weight(shown):  # noqa: F811
     assert "AROVR at its border 0.333" in page.label()
 
 
-def test_in_a_linear_network_the_bounds_are_the_objectives(shown):  # noqa: F811
+def test_in_a_linear_network_the_bounds_are_the_objectives(shown):
     """The chapter's second experiment; the reduced formula and (19) are exact there."""
     page = shown(widgets.Sandwich())
     lower, rovr, _, arovr, upper = page.numbers(*SHOWN)
@@ -176,7 +175,7 @@ def test_in_a_linear_network_the_bounds_are_the_objectives(shown):  # noqa: F811
 
 
 @each_way
-def test_bound_and_objective_end_at_their_own_borders(shown, width, theme):  # noqa: F811
+def test_bound_and_objective_end_at_their_own_borders(shown, width, theme):
     """Past 1/κ = ⅓ there is no bound; past ½ there is no maximum, and the picture lights up."""
     page = shown(widgets.Sandwich(beta=0.33), width=width, theme=theme)
     assert page.number("upper") == 50
@@ -193,7 +192,7 @@ def test_bound_and_objective_end_at_their_own_borders(shown, width, theme):  # n
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_the_line_at_beta_can_be_dragged(shown, pull, width):  # noqa: F811
+def test_the_line_at_beta_can_be_dragged(shown, pull, width):
     """The picture does not follow the mouse or the finger."""
     page = shown(widgets.Sandwich(), width=width)
     getattr(page, pull)(page.place(0.25, 1.7, AGAINST_BETA), page.place(0.6, 1.7, AGAINST_BETA))

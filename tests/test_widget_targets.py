@@ -6,9 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from browsing import browser, each_way, shown  # noqa: F401 - fixtures
+from browsing import DESKTOP, PHONE, each_way
 from javascript import Script
-from test_pages import DESKTOP, PHONE
 
 from lnn_core import widgets
 
@@ -112,7 +111,7 @@ def against(page):
 
 
 @each_way
-def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
+def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):
     """The numbers under the picture are not those of the library, or not in order."""
     page = shown(widgets.Targets(), width=width, theme=theme)
     for name, share in (("alpha", 0.4), ("wrong2", 0.8), ("y1", 0.6), ("beta", 0.5)):
@@ -126,7 +125,7 @@ def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F81
         assert page.numbers(*SHOWN) == sorted(page.numbers(*SHOWN))
 
 
-def test_the_target_passes_through_infinity_and_the_output_does_not(shown):  # noqa: F811
+def test_the_target_passes_through_infinity_and_the_output_does_not(shown):
     """The chapter's first experiment: around α = ½ the target jumps, z⁻ hardly moves."""
     page = shown(widgets.Targets(alpha=0.48))
     words, outputs, slopes = [], [], []
@@ -142,7 +141,7 @@ def test_the_target_passes_through_infinity_and_the_output_does_not(shown):  # n
     assert "beyond y, and repels" in page.status
 
 
-def test_above_one_half_beta_has_a_border(shown):  # noqa: F811
+def test_above_one_half_beta_has_a_border(shown):
     """The chapter's second experiment: below ½ every β is safe; at α = 0.9 only β < 1.25."""
     page = shown(widgets.Targets())
     border = page.root.locator(".control:has([name=beta]) .limit")
@@ -158,7 +157,7 @@ def test_above_one_half_beta_has_a_border(shown):  # noqa: F811
     assert not page.lit and page.number("arovr") < math.inf
 
 
-def test_at_the_end_of_alpha_there_is_no_attack(shown):  # noqa: F811
+def test_at_the_end_of_alpha_there_is_no_attack(shown):
     """α = 1 gives ROVR and AROVR: ½‖y‖²/(1 ± β), whatever y⁻."""
     page = shown(widgets.Targets(beta=0.5))
     page.press("alpha", "End")
@@ -169,7 +168,7 @@ def test_at_the_end_of_alpha_there_is_no_attack(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_both_targets_can_be_dragged(shown, pull, width):  # noqa: F811
+def test_both_targets_can_be_dragged(shown, pull, width):
     """A star does not follow the mouse or the finger, or takes the other one along."""
     page = shown(widgets.Targets(), width=width)
     window = plane(page)
@@ -180,7 +179,7 @@ def test_both_targets_can_be_dragged(shown, pull, width):  # noqa: F811
     assert page.numbers("y1", "y2") == pytest.approx([-1.7, -0.8], abs=0.08)
 
 
-def test_three_landscapes(shown):  # noqa: F811
+def test_three_landscapes(shown):
     """The choice of the subproblem changes nothing, or the numbers."""
     page = shown(widgets.Targets())
     pictures, numbers = {page.picture()}, page.numbers(*SHOWN)
