@@ -228,7 +228,8 @@ def test_no_attack_within_the_energy_budget_changes_a_prediction(base):
         safe = potential(net, z) < budget
         assert torch.equal(z[-1].argmax(1)[safe], top[safe])
         within, flipped = within + int(safe.sum()), flipped + int((z[-1].argmax(1) != top).sum())
-    assert within > 100 and flipped > 100      # the attacks are on both sides of the budget
+    # Of 800 attacks many are on either side of the budget.
+    assert within > 100 and flipped > 100
 
 
 # -------------------------------------------------------------------------- errors

@@ -71,7 +71,7 @@ def test_slopes_on_a_line(activation):
 
 
 def test_climbing_finds_more_than_the_samples_show():
-    """Broken if it moves the wrong way, or not at all. 3·relu(x − 1) + relu(x) has slope 1 at
+    """If it fails, it moves the wrong way, or not at all. 3·relu(x − 1) + relu(x) has slope 1 at
     0.8 and 4, its constant, from 1 on: a quarter and the whole of the sample's length get there,
     and only uphill."""
     net = lnn.LiftedNetwork((1, 2, 1), dtype=torch.float64)
@@ -97,7 +97,7 @@ def test_climbing_tries_these_lengths(length):
 
 
 def test_climbing_loses_nothing_and_repeats_itself():
-    """Broken if the samples' maximum is left behind, or random numbers are drawn."""
+    """If it fails, the samples' maximum is left behind, or random numbers are drawn."""
     net = random_network(0, (8, 24, 24, 4))
     x = normal(5, 8)
     assert lipschitz.lower(net, x, 6) >= lipschitz.jacobian_norms(net, x).max()
@@ -163,7 +163,7 @@ def test_the_published_recursion():
 
 
 def test_relaxations_in_closed_form():
-    """Broken if not the best t is taken. W_1 = diag(1, ½) and W_2 = (0, 1) have σ_1 = 1, λ_1 = 2t
+    """If it fails, not the best t is taken. W_1 = diag(1, ½) and W_2 = (0, 1) have σ_1 = 1, λ_1 = 2t
     and X_1 = diag(2t − t², 2t − t²/4): ρ² = 1/(2t − t²/4), the smaller the larger t is."""
     net = lnn.LiftedNetwork((2, 2, 1), dtype=torch.float64)
     net.weights[0].data = torch.tensor([[1.0, 0.0], [0.0, 0.5]], dtype=torch.float64)

@@ -13,6 +13,9 @@ from strategies import random_inputs, random_network
 
 import lnn_core as lnn
 
+#: How far gradients may be off. A gap is quadratic in the activations' errors, a slope linear: for the
+#: default gap of 1e-3 that would be 3e-2, but a small β leaves less to find.
+SLOPES = 5e-3
 EXACT = lnn.Shooting(1e-12, 500, every=True)
 
 
@@ -165,7 +168,7 @@ def test_small_beta_in_single_precision(make, beta):
     value, gradient = gradients(make(beta), net, x, y)
     true_value, true_gradient = gradients(make(beta, solver=EXACT), exact, exact_x, y)
     torch.testing.assert_close(value.double(), true_value, rtol=1e-5, atol=0)
-    assert (gradient - true_gradient).norm() < 5e-3 * true_gradient.norm()
+    assert (gradient - true_gradient).norm() < SLOPES * true_gradient.norm()
     assert value.dtype == net.weight(1).grad.dtype == torch.float32
 
 
@@ -176,7 +179,7 @@ def test_small_budgets_in_single_precision(delta):
     value, gradient = gradients(lnn.ConstrainedAROVR(delta), net, x, y)
     true_value, true_gradient = gradients(lnn.ConstrainedAROVR(delta), exact, exact_x, y)
     torch.testing.assert_close(value.double(), true_value, rtol=1e-5, atol=0)
-    assert (gradient - true_gradient).norm() < 5e-3 * true_gradient.norm()
+    assert (gradient - true_gradient).norm() < SLOPES * true_gradient.norm()
 
 
 @pytest.mark.parametrize("alpha", [1e-2, 1e-5, 1e-8])

@@ -88,7 +88,7 @@ def test_toy_networks_against_the_oracle(base):
         end, _ = minimise(net, x, energy, EXACT)
         assert (end.energy >= lowest - 1e-9).all()
         found += int(torch.isclose(end.energy, lowest, rtol=1e-6, atol=1e-9))
-    assert found >= 57
+    assert found >= 0.95 * 60  # a descent may end in another basin than the global minimum's
 
 
 @pytest.mark.parametrize("beta", [0.3, 0.6, 0.9])
@@ -178,20 +178,26 @@ def test_flags_are_those_of_the_samples(trained):
     net, x, y = trained
     energy = lnn.FenchelYoung() - 0.35 * lnn.Euclidean(y)
     lowest = minimise(net, x, energy, EXACT)[0]
-    end, report = minimise(net, x, energy, lnn.Shooting(1e-4, max_passes=2, every=True))
+    tolerance = 1e-4
+    end, report = minimise(net, x, energy, lnn.Shooting(tolerance, max_passes=2, every=True))
     gap = (end.energy - lowest.energy) / scale(forward_point(net, x, energy), lowest)
     assert 0.1 < report.converged.float().mean() < 0.9, "too easy or too hard to test anything"
-    assert (gap[report.converged] < 4e-4).float().mean() > 0.95
-    assert not report.converged[gap > 1e-3].any()
+    # The estimate of the mean gap is right up to a factor of 2 (above); that of a single sample
+    # nearly always up to twice as much, and never by an order of magnitude.
+    assert (gap[report.converged] < 4 * tolerance).float().mean() > 0.95
+    assert not report.converged[gap > 10 * tolerance].any()
 
 
 def test_more_passes_where_more_is_asked(trained):
     """If it fails, tolerances are ignored, or passes are wasted on easy ones."""
     net, x, y = trained
-    energy = lnn.FenchelYoung() - 0.2 * lnn.Euclidean(y)
-    passes = [minimise(net, x, energy, lnn.Shooting(tolerance))[1].passes
-              for tolerance in (1e-2, 1e-4, 1e-6, 1e-8)]
-    assert passes == sorted(passes) and passes[0] == 1 and passes[-1] <= 12
+    beta, tolerances = 0.2, (1e-2, 1e-4, 1e-6, 1e-8)
+    energy = lnn.FenchelYoung() - beta * lnn.Euclidean(y)
+    passes = [minimise(net, x, energy, lnn.Shooting(tolerance))[1].passes for tolerance in tolerances]
+    # A pass without relaxation multiplies the error of λ by βλ_max(K) at most, the gap by its square.
+    contraction = (beta * torch.linalg.eigvalsh(lnn.bounds.output_gram(net, x))[:, -1].max()) ** 2
+    plain = math.ceil(math.log(tolerances[-1]) / math.log(contraction))
+    assert passes == sorted(passes) and passes[0] == 1 and passes[-1] <= plain
     end, report = minimise(net, x, energy, lnn.Shooting(1e-8))
     assert report.gap.mean() <= 1e-8 and residual(net, energy, end).mean() < 1e-3
 
@@ -296,4 +302,5 @@ def test_training_does_not_depend_on_the_solver():
                       epochs=25, learning_rate=3e-3, generator=torch.Generator().manual_seed(2))
         accuracy[solver] = sum(history.test[-5:]) / 5
     paper, shooting = accuracy.values()
+    # Of 300 test images 6: fewer than two samples of images differ by, √(2 · 0.9 · 0.1 · 300) = 7.
     assert paper > 0.85 and abs(paper - shooting) < 0.02

@@ -56,7 +56,7 @@ def test_objectives_and_optima_are_global(js):
             found = [s["arovr"]["value"], s["arovr"]["u"]]
             assert found == pytest.approx([arovr, u], **scale), widget
             finite += 1
-    assert finite > 30
+    assert finite > 30  # else mostly the infinite values have been compared
 
 
 def test_bounds_and_reduced_formula_are_those_of_lnn_core(js):
