@@ -153,7 +153,7 @@ def test_grey_is_the_luma_of_another_library(archive):
 
 
 def test_either_order_of_an_array(archive):
-    """If it fails, an array that was stored column by column came out scrambled."""
+    """If it fails, an array that was stored column by column comes out scrambled."""
     turned = {**BATCHES["data_batch_2"], b"data": np.asfortranarray(BATCHES["data_batch_2"][b"data"])}
     images, _ = decoded(official(data_batch_2=pickled(turned)))[1]
     np.testing.assert_array_equal(images, BATCHES["data_batch_2"][b"data"])
@@ -226,7 +226,7 @@ def test_archives_that_are_no_folder_of_files(member, complaint):
 
 
 def test_a_size_beyond_reason_is_refused_unread(monkeypatch):
-    """If it fails, a member's header alone could make us read without bound."""
+    """If it fails, a member's header alone makes us read without bound."""
     monkeypatch.setattr(cifar, "_LARGEST", len(pickled(BATCHES["test_batch"])) - 1)
     with pytest.raises(data.DataCorrupted, match="has .* bytes, more than"):
         decoded(official())
@@ -260,7 +260,7 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_no_pickle_runs_code(tmp_path, protocol):
-    """If it fails, a pickle could call anything: here it would make a file."""
+    """If it fails, a pickle can call anything: here it makes a file."""
     mark = tmp_path / "mark"
     for evil in (Evil(open, str(mark), "w"), Evil(eval, f"open({str(mark)!r}, 'w')")):
         content = pickle.dumps({b"data": evil, b"labels": [0] * N}, protocol=protocol)
@@ -301,7 +301,7 @@ def test_batches_that_hold_something_else(value, complaint):
 
 
 def test_bytes_that_do_not_fill_the_shape():
-    """If it fails, an array could claim more values than it brings."""
+    """If it fails, an array can claim more values than it brings."""
     content = pickled(GOOD).replace(struct.pack("<i", N), struct.pack("<i", 2**30), 1)
     with pytest.raises(data.DataCorrupted, match="test_batch is no CIFAR-10 batch"):
         decoded(official(test_batch=content))

@@ -265,7 +265,7 @@ def test_an_unreadable_local_file_is_named(folder):
 
 
 def test_labels_above_nine_are_refused_even_with_the_right_hash(monkeypatch, folder, source):
-    """If it fails, a wrong entry in the table of hashes could let a label 10 reach training."""
+    """If it fails, a wrong entry in the table of hashes lets a label 10 reach training."""
     labels = np.full(12, 10, dtype=np.uint8)
     (folder / LABELS).write_bytes(gzip.compress(idx(labels)))
     wrong = dataclasses.replace(source, train=(source.train[0], describe(LABELS, labels)))
@@ -275,7 +275,7 @@ def test_labels_above_nine_are_refused_even_with_the_right_hash(monkeypatch, fol
 
 
 def test_no_truncation_of_a_file_passes(arrays, source):
-    """If it fails, a download or copy that stopped at any byte could be taken for the file."""
+    """If it fails, a download or copy that stopped at some byte is taken for the file."""
     payload = gzip.compress(idx(arrays[IMAGES]))
     for length in range(len(payload)):
         with pytest.raises(data.DataCorrupted):
@@ -308,7 +308,7 @@ def test_a_hash_of_the_gzip_file_refuses_a_repacked_copy(arrays, source):
 
 @pytest.mark.parametrize("shape", [(1000, 1000), (1_000_000,)], ids=["images", "labels"])
 def test_no_more_is_unpacked_than_the_file_should_hold(shape):
-    """If it fails, a small file could fill the memory: 256 MB of zeros from a quarter of a megabyte.
+    """If it fails, a small file fills the memory: 256 MB of zeros from a quarter of a megabyte.
 
     The largest that is held is the content expected, 1 MB, with what unpacking it needs.
     """
@@ -334,7 +334,8 @@ def test_incompressible_bytes_fit_the_bound(arrays):
 
 
 def test_a_local_file_that_is_too_large_is_not_read(folder):
-    """If it fails, a file of any size goes into memory before it is looked at: here 1 TB of holes."""
+    """If it fails, a file of any size goes into memory before it is looked at: here 1 TB of
+    holes."""
     os.truncate(folder / IMAGES, 2**40)
     with pytest.raises(data.DataCorrupted, match=f"{IMAGES}: more than 1,112 bytes"):
         data.load("mnist")
@@ -548,7 +549,8 @@ def test_what_has_arrived_is_counted_at_once(monkeypatch, mirror, good):
 
 
 def test_a_refused_connection_is_closed(monkeypatch, mirror):
-    """If it fails, a 404 leaves its socket to the garbage collector: a ResourceWarning at some time."""
+    """If it fails, a 404 leaves its socket to the garbage collector: a ResourceWarning at some
+    time."""
     closed, close = [], requests.Response.close
     monkeypatch.setattr(
         requests.Response, "close", lambda response: (closed.append(response.url), close(response))
@@ -616,7 +618,8 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(
 
 
 def test_a_full_disk_leaves_nothing_behind(monkeypatch, mirror, good, arrays):
-    """If it fails, a write that fails half way leaves a file under its final or a temporary name."""
+    """If it fails, a write that fails half way leaves a file under its final or a temporary
+    name."""
 
     def half_written(path, payload):
         with open(path, "wb") as file:
@@ -631,7 +634,8 @@ def test_a_full_disk_leaves_nothing_behind(monkeypatch, mirror, good, arrays):
 
 
 def test_parallel_loads_share_one_cache(mirror, good, arrays):
-    """If it fails, the workers of a sweep, started at once on an empty cache, trip over each other."""
+    """If it fails, the workers of a sweep, started at once on an empty cache, trip over each
+    other."""
     mirror.serve("first", good)
     with ThreadPoolExecutor(4) as pool:
         for dataset in pool.map(data.load, ["mnist"] * 8):
@@ -653,7 +657,7 @@ def test_progress_bar_only_where_wanted(capsys, tmp_path, monkeypatch, mirror, g
 
 
 def test_fallback_gives_digits_and_a_notice(mirror, tmp_path):
-    """If it fails, digits could pass for the data set, or a page could show a path of the machine."""
+    """If it fails, digits pass for the data set, or a page shows a path of the machine."""
     dataset = data.load("mnist", fallback=True)
     assert dataset.name == "digits" and dataset.dim == 64
     for words in ("Tiny is not available", "HTTP 404", "bundled 8×8 digits", "not about Tiny"):
@@ -676,7 +680,7 @@ def part_only(folder, arrays):
 
 
 def test_part_of_a_training_set_needs_consent(part_only):
-    """If it fails, an experiment could run on a fraction of the data without asking for it."""
+    """If it fails, an experiment runs on a fraction of the data without asking for it."""
     with pytest.raises(data.DataUnavailable, match="partial=True"):
         data.load("mnist")
 
@@ -709,7 +713,8 @@ def test_a_damaged_part_is_an_error(part_only):
 
 
 def test_consent_without_a_part_reports_both_attempts(folder, mirror):
-    """If it fails, the error hides that the whole set was tried, or mirrors are asked for the part."""
+    """If it fails, the error hides that the whole set was tried, or mirrors are asked for the
+    part."""
     (folder / IMAGES).unlink()
     with pytest.raises(data.DataUnavailable) as caught:
         data.load("mnist", partial=True)
@@ -829,7 +834,8 @@ KNOWN = {
 @needs_real_data
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_real_data_set_is_the_published_one(name, real_data):
-    """If it fails, the pinned hashes, the byte order or the split do not fit the published files."""
+    """If it fails, the pinned hashes, the byte order or the split do not fit the published
+    files."""
     dataset = data.load(name)
     x, y = (torch.cat(parts) for parts in zip(dataset.train, dataset.validation))
     assert [len(s.y) for s in (dataset.train, dataset.validation, dataset.test)] == [

@@ -200,7 +200,8 @@ def test_scripts_may_run_from_the_head(shown, cls):
 
 
 def test_scripts_may_run_before_the_page_is_read(shown):
-    """If it fails, scripts that stand before what they fill find nothing; or fill one place twice."""
+    """If it fails, scripts that stand before what they fill find nothing; or fill one place
+    twice."""
     explorables = [widgets.Landscape(), widgets.Landscape(beta=0.4), widgets.Landscape()]
     scripts, html = parts("\n".join(map(widgets.Explorable.html, explorables)))
     page = shown(page=HEAD.format(scripts=scripts, html=html).replace("{", "{{").replace("}", "}}"))
@@ -210,7 +211,8 @@ def test_scripts_may_run_before_the_page_is_read(shown):
 
 
 def test_scripts_without_a_place_do_nothing(shown):
-    """If it fails, a copy of the script alone, as a search index makes, raises or draws somewhere."""
+    """If it fails, a copy of the script alone, as a search index makes, raises or draws
+    somewhere."""
     scripts = "".join(parts(cls().html())[0] for cls in CLASSES)
     page = shown(page=HEAD.format(scripts="", html=scripts).replace("{", "{{").replace("}", "}}"))
     page.page.wait_for_load_state("load")

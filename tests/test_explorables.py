@@ -26,7 +26,8 @@ PAPER = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 30)"}
 
 @each_class
 def test_opens_clean_on_phones_and_desktops_light_and_dark(shown, cls):
-    """A script that fails, asks another server, is wider than a phone, or dark on dark."""
+    """If it fails, an explorable fails to start, asks another server, is wider than a phone, or is
+    drawn dark on dark."""
     page, pictures = shown(cls()), set()
     for width, (theme, paper) in product((DESKTOP, PHONE), PAPER.items()):
         page.page.set_viewport_size({"width": width, "height": 900})
@@ -44,7 +45,7 @@ def test_opens_clean_on_phones_and_desktops_light_and_dark(shown, cls):
 
 @each_class
 def test_every_slider_answers_to_mouse_keyboard_and_finger(shown, cls):
-    """A parameter that some readers cannot change."""
+    """If it fails, there is a parameter that some readers cannot change."""
     page = shown(cls(), width=PHONE)
     for control in sliders(cls):
         name, digits = control["name"], control["digits"]
@@ -66,7 +67,7 @@ def test_every_slider_answers_to_mouse_keyboard_and_finger(shown, cls):
 
 @each_class
 def test_no_nan_at_the_ends_of_the_sliders(shown, cls):
-    """At an extreme setting the picture breaks."""
+    """If it fails, the picture breaks at an extreme setting."""
     page = shown(cls())
     for key in ("End", "Home"):
         for control in sliders(cls):
@@ -77,7 +78,7 @@ def test_no_nan_at_the_ends_of_the_sliders(shown, cls):
 
 @each_class
 def test_without_scripts_there_is_a_picture(shown, cls):
-    """An empty box where scripts are switched off."""
+    """If it fails, readers see an empty box where scripts are switched off."""
     page = shown(cls(), width=PHONE, java_script_enabled=False)
     picture = page.root.locator(".still svg")
     assert picture.bounding_box()["height"] > 100 and picture.bounding_box()["width"] <= PHONE
@@ -86,7 +87,7 @@ def test_without_scripts_there_is_a_picture(shown, cls):
 
 
 def test_several_on_a_page_do_not_disturb_each_other(shown):
-    """Names that two scripts share, or a slider that moves another picture."""
+    """If it fails, two scripts share names, or a slider moves another picture."""
     explorables = [cls() for cls in CLASSES] + [widgets.Landscape(beta=0.4)]
     page = shown(*explorables)
     assert page.errors == []
@@ -120,7 +121,7 @@ METHODS = ("rovr", "forward", "arovr")
 
 @each_way
 def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):
-    """The numbers under the picture are not those of the library."""
+    """If it fails, the numbers under the picture are not those of the library."""
     page = shown(widgets.Landscape(), width=width, theme=theme)
     for name, share in (("beta", 0.4), ("x", 0.3), ("y", 0.45)):
         before = page.numbers(*METHODS)
@@ -130,7 +131,8 @@ def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):
 
 
 def test_a_stronger_attack_widens_the_sandwich(shown):
-    """What the front page invites to see: ROVR falls and AROVR rises with β, the loss stays."""
+    """ROVR falls and AROVR rises with β, the loss stays. If it fails, readers do not see what the
+    front page invites them to see."""
     page, seen = shown(widgets.Landscape(beta=0.1)), []
     for share in (0.15, 0.25, 0.35, 0.45):
         page.slide("beta", share)
@@ -140,7 +142,8 @@ def test_a_stronger_attack_widens_the_sandwich(shown):
 
 
 def test_the_three_optima_coincide_as_beta_vanishes(shown):
-    """β → 0 must give back-propagation's loss, within ℓ/(1 ± 2β), and marks upon each other."""
+    """If it fails, β → 0 does not give back-propagation's loss, within ℓ/(1 ± 2β), and marks upon
+    each other."""
     page = shown(widgets.Landscape())
     page.press("beta", "Home")
     beta, (rovr, loss, arovr) = page.number("beta"), page.numbers(*METHODS)
@@ -154,7 +157,7 @@ def test_the_three_optima_coincide_as_beta_vanishes(shown):
 
 @each_way
 def test_past_the_border_the_border_lights(shown, width, theme):
-    """The page goes on showing an optimum where there is none, or warns where there is one."""
+    """If it fails, the page shows an optimum where there is none, or warns where there is one."""
     page = shown(widgets.Landscape(beta=0.49), width=width, theme=theme)
     page.press("beta", "ArrowRight")
     assert page.number("beta") == 0.5 and page.number("arovr") == 3  # at z₁ = 0, z₂ = −2
@@ -168,7 +171,8 @@ def test_past_the_border_the_border_lights(shown, width, theme):
 
 
 def test_a_dearer_hidden_layer_moves_the_border(shown):
-    """What the chapter invites to try: β* = γ/(1 + γ), so that a larger γ₁ makes AROVR finite."""
+    """β* = γ/(1 + γ), so that a larger γ₁ makes AROVR finite. If it fails, what the chapter invites
+    to try does not happen."""
     page = shown(widgets.Landscape(beta=0.6))
     mark = page.root.locator(".limit").first
     left = mark.bounding_box()["x"]
@@ -181,7 +185,8 @@ def test_a_dearer_hidden_layer_moves_the_border(shown):
 
 
 def test_sweeps_step_by_step(shown):
-    """The stairs of eq. (17): z2 first, then z1; each a third of the one before at β = 1/4."""
+    """The stairs of eq. (17): z2 first, then z1; each a third of the one before at β = 1/4. If it
+    fails, the picture shows another method."""
     page = shown(widgets.Landscape())
     path = TwoUnit().path(-0.25, 3)
     for passes in (1, 2, 3):
@@ -194,14 +199,15 @@ def test_sweeps_step_by_step(shown):
 
 
 def test_sweeps_do_not_move_where_the_reader_wants_no_motion(shown):
-    """Reduced motion: the end is shown at once."""
+    """If it fails, readers who asked for reduced motion are not shown the end at once."""
     page = shown(widgets.Landscape())
     page.click("play")
     assert page.number("passes") == 20
 
 
 def test_an_overshooting_sweep_stays_in_the_picture(shown):
-    """The chapter's second experiment: ROVR has an optimum, and the bare sweeps go round it."""
+    """ROVR has an optimum, and the bare sweeps go round it. If it fails, the chapter's second
+    experiment shows nothing."""
     page = shown(widgets.Landscape(shown="rovr", beta=0.95, gamma=0.25))
     page.click("play")
     path = TwoUnit(gamma=0.25).path(0.95, 20)
@@ -212,7 +218,7 @@ def test_an_overshooting_sweep_stays_in_the_picture(shown):
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
 def test_the_target_can_be_dragged(shown, pull, width):
-    """The dashed line does not follow the mouse or the finger."""
+    """If it fails, the dashed line does not follow the mouse or the finger."""
     page = shown(widgets.Landscape(), width=width)
     getattr(page, pull)(page.place(2.2, 2.0, LANDSCAPE), page.place(2.2, 0.5, LANDSCAPE))
     assert page.number("y") == pytest.approx(0.5, abs=0.05)
@@ -220,14 +226,14 @@ def test_the_target_can_be_dragged(shown, pull, width):
 
 
 def test_the_forward_pass_can_be_dragged(shown):
-    """The square does not follow the mouse: x = z₁ where the unit is on."""
+    """If it fails, the square does not follow the mouse: x = z₁ where the unit is on."""
     page = shown(widgets.Landscape())
     page.drag(page.place(1.0, 1.0, LANDSCAPE), page.place(1.6, 1.0, LANDSCAPE))
     assert page.number("x") == pytest.approx(1.6, abs=0.05)
 
 
 def test_a_drag_past_the_end_is_clamped_with_a_message(shown):
-    """The target is lost outside the picture, or stops without a word."""
+    """If it fails, the target is lost outside the picture, or stops without a word."""
     page = shown(widgets.Landscape())
     page.drag(page.place(2.2, 2.0, LANDSCAPE), page.place(2.2, 3.2, LANDSCAPE))
     assert page.number("y") == 3 and "y goes from −1.00 to 3.00: set to 3.00." in page.status
@@ -236,7 +242,7 @@ def test_a_drag_past_the_end_is_clamped_with_a_message(shown):
 
 
 def test_a_finger_beside_the_handles_scrolls_the_page(shown):
-    """A picture that a phone cannot get past."""
+    """If it fails, a phone cannot get past the picture."""
     page = shown(widgets.Landscape(), width=PHONE)
     page.page.evaluate("document.body.style.paddingBottom = '2000px'")
     before = page.number("x"), page.number("y")
@@ -246,7 +252,7 @@ def test_a_finger_beside_the_handles_scrolls_the_page(shown):
 
 
 def test_a_finger_on_a_handle_does_not_scroll_the_page(shown):
-    """The page runs away under the finger that drags the target."""
+    """If it fails, the page runs away under the finger that drags the target."""
     page = shown(widgets.Landscape(), width=PHONE)
     page.page.evaluate("document.body.style.paddingBottom = '2000px'")
     page.swipe(page.place(2.0, 2.0, LANDSCAPE), page.place(2.0, 3.0, LANDSCAPE))
@@ -254,7 +260,7 @@ def test_a_finger_on_a_handle_does_not_scroll_the_page(shown):
 
 
 def test_both_landscapes(shown):
-    """The choice between U − βℓ and U + βℓ changes nothing."""
+    """If it fails, the choice between U − βℓ and U + βℓ changes nothing."""
     page = shown(widgets.Landscape())
     attacked, words = page.picture(), page.label()
     page.control("shown").select_option("rovr")
@@ -279,7 +285,7 @@ ERRORS = ("fenchelYoungError", "leastSquaresError")
 
 @each_way
 def test_prices_are_those_of_lnn_core(shown, width, theme):
-    """A number under the picture belongs to another activation function."""
+    """If it fails, a number under the picture belongs to another activation function."""
     page = shown(widgets.OneUnit(), width=width, theme=theme)
     for i, activation in enumerate(widgets.OneUnit.activation.values):
         page.control("activation").select_option(activation)
@@ -290,7 +296,8 @@ def test_prices_are_those_of_lnn_core(shown, width, theme):
 
 
 def test_a_unit_that_is_off_sends_no_error_under_least_squares(shown):
-    """The chapter's first experiment: silent while a < 0; beyond, both prices are the same."""
+    """Silent while a < 0; beyond, both prices are the same. If it fails, the chapter's first
+    experiment shows something else."""
     page = shown(widgets.OneUnit())
     assert page.numbers(*ERRORS) == [0.8, 0]
     assert page.numbers(*PRICE_NAMES) == [1.12, 0.32]  # ½z² + |a|z and ½z²
@@ -302,7 +309,8 @@ def test_a_unit_that_is_off_sends_no_error_under_least_squares(shown):
 
 
 def test_a_saturated_unit(shown):
-    """The chapter's second experiment: tanh at a = 3, z = 0; and z > 1 is out of reach."""
+    """tanh at a = 3, z = 0; and z > 1 is out of reach. If it fails, the chapter's second experiment
+    shows something else."""
     page = shown(widgets.OneUnit(activation="tanh", z=0.0))
     page.press("a", "End")
     fenchel_young, least_squares = page.numbers(*ERRORS)
@@ -314,7 +322,7 @@ def test_a_saturated_unit(shown):
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
 def test_the_point_on_the_graph_can_be_dragged(shown, pull, width):
-    """One handle, two parameters: (a, z) follows the mouse or the finger."""
+    """One handle, two parameters. If it fails, (a, z) does not follow the mouse or the finger."""
     page = shown(widgets.OneUnit(), width=width)
     start, end = (page.place(a, z, GRAPH, panel=1) for a, z in ((-1.0, 0.8), (1.5, 2.0)))
     getattr(page, pull)(start, end, panel=1)
@@ -322,7 +330,7 @@ def test_the_point_on_the_graph_can_be_dragged(shown, pull, width):
 
 
 def test_the_handles_of_the_prices(shown):
-    """The line at z and the diamond at a do not follow the mouse."""
+    """If it fails, the line at z and the diamond at a do not follow the mouse."""
     page = shown(widgets.OneUnit())
     page.drag(page.place(0.8, 2.0, PRICES), page.place(1.7, 2.0, PRICES))
     page.drag(page.place(-1.0, 0.0, PRICES), page.place(0.5, 0.0, PRICES))

@@ -39,7 +39,8 @@ def predicted(page):
 
 
 def test_front_page_opens_with_the_landscape(soup, site):
-    """Before the first section a reader sees text only; or the code that makes the picture."""
+    """If it fails, a reader sees text only before the first section; or the code that makes the
+    picture."""
     article = soup(site / FRONT).select_one("article")
     explorable = article.select_one(".lnn-explorable")
     titles = explorable.find_all_previous("h2")
@@ -49,7 +50,7 @@ def test_front_page_opens_with_the_landscape(soup, site):
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_front_page_can_be_dragged(opened, address, width):
-    """The theme's styles or scripts get in the way."""
+    """If it fails, the theme's styles or scripts get in the way."""
     page = opened(f"{address}/{FRONT}", width)
     page.slide("beta", 0.4)
     assert page.number("beta") > 0.25
@@ -60,7 +61,8 @@ def test_front_page_can_be_dragged(opened, address, width):
 
 
 def test_front_page_follows_the_switch_of_the_theme(opened, address):
-    """Light ink on light paper after the reader has pressed the book's own button."""
+    """If it fails, there is light ink on light paper after the reader has pressed the book's own
+    button."""
     page, papers = opened(f"{address}/{FRONT}"), set()
     for theme in ("light", "dark"):
         page.page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
@@ -73,14 +75,15 @@ def test_front_page_follows_the_switch_of_the_theme(opened, address):
 
 
 def test_front_page_works_from_the_file_system(opened, site):
-    """A reader who opens the page that `make book` printed has no web server."""
+    """If it fails, a reader who opens the page that `make book` printed, without a web server,
+    cannot drag anything."""
     page = opened((site / FRONT).as_uri(), PHONE)
     page.slide("beta", 0.1)
     assert page.numbers(*METHODS) == pytest.approx(predicted(page), abs=6e-4)
 
 
 def test_front_page_without_scripts(opened, site):
-    """An empty box where scripts are switched off."""
+    """If it fails, there is an empty box where scripts are switched off."""
     page = opened((site / FRONT).as_uri(), PHONE, java_script_enabled=False)
     picture = page.root.locator(".still svg")
     assert picture.bounding_box()["height"] > 100 and picture.bounding_box()["width"] <= PHONE
@@ -94,7 +97,7 @@ def test_front_page_without_scripts(opened, site):
     ("book/lrrn/lipschitz.html", widgets.Gains),
 ])
 def test_chapters_have_their_explorable(opened, site, name, explorable):
-    """A chapter's explorable is lost in the build, or does not start there."""
+    """If it fails, a chapter's explorable is lost in the build, or does not start there."""
     page = opened((site / name).as_uri())
     slider = explorable.controls()[0]["name"]
     before = page.text(slider)

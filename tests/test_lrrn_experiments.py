@@ -90,7 +90,7 @@ def test_no_attack_beats_its_certificate(trained):
 
 
 def test_radii_against_brute_force(monkeypatch):
-    """If it fails, a change shorter than the recorded radius turned a prediction: 20,000 random
+    """If it fails, a change shorter than the recorded radius turns a prediction: 20,000 random
     directions on an image of two pixels, each just within the radius."""
     monkeypatch.setattr(attacks, "ATTACKS", {"deepfool": attacks.ATTACKS["deepfool"]})
     net = lrrn.LRRN([2, 3, 2], generator=torch.Generator().manual_seed(1))

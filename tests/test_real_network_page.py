@@ -195,7 +195,8 @@ def test_words(p, certain):
 
 
 def test_words_where_inference_does_not_settle():
-    """If it fails, the page claims what it does not know: that AROVR is infinite, or a number for it."""
+    """If it fails, the page claims what it does not know: that AROVR is infinite, or a number for
+    it."""
     page = opened(RealNetwork(image="9 clear", beta=0.75))
     stopped = page.text("price")
     assert page.status == [

@@ -119,7 +119,7 @@ def test_the_radius_of_two_outputs_in_closed_form():
 
 
 def test_radii_against_brute_force(monkeypatch):
-    """If it fails, a change shorter than the recorded radius turned a prediction: 20,000 random
+    """If it fails, a change shorter than the recorded radius turns a prediction: 20,000 random
     directions on an image of two pixels, each just within the radius."""
     monkeypatch.setattr(attacks, "ATTACKS", {"deepfool": attacks.ATTACKS["deepfool"]})
     net = LiftedNetwork([2, 3, 2], generator=seeded_generator(1, "weights"))
@@ -143,8 +143,8 @@ def test_a_run_that_diverges_at_once_has_no_result(monkeypatch):
 
 
 def test_a_network_that_collapses_is_recorded(monkeypatch):
-    """If it fails, a constant network ends its run. No change alters its prediction, so that attacks
-    find none; a radius of 0 is a lower bound of ∞, and as much as JSON can hold."""
+    """If it fails, a constant network ends its run. No change alters its prediction, so that
+    attacks find none; a radius of 0 is a lower bound of ∞, and as much as JSON can hold."""
     train = training.train_epoch
 
     def collapses(net, *others, **options):

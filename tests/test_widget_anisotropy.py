@@ -36,7 +36,7 @@ def activations(widget, z):
 
 
 def test_region_is_the_sublevel_set(js):
-    """The coloured area would be another set: its edge has energy δ, and its inside less."""
+    """If it fails, the coloured area is another set: its edge has energy δ, and its inside less."""
     for widget in cases():
         points = np.array(js("region(p)", p=widget.state()))
         assert (points[:, 0] >= 0).all()
@@ -48,7 +48,8 @@ def test_region_is_the_sublevel_set(js):
 
 
 def test_worst_point_is_the_worst(js):
-    """No point of the region, tried on a dense grid, has a greater loss; nor for lnn_core."""
+    """If it fails, a point of the region, tried on a dense grid, has a greater loss; or lnn_core
+    finds one."""
     for i, widget in enumerate(cases()):
         s, delta = js("solve(p)", p=widget.state()), widget.delta
         energy = widget.unit.landscape(0.0, *np.array(s["worst"]["z"]))
@@ -65,7 +66,8 @@ def test_worst_point_is_the_worst(js):
 
 
 def test_price_makes_the_worst_point_stationary(js):
-    """AROVR's β at this point: U − βℓ must have no slope there, but against the wall z₁ = 0."""
+    """AROVR's β at this point. If it fails, U − βℓ has a slope there, and not against the wall z₁ =
+    0."""
     for widget in cases():
         worst = js("solve(p).worst", p=widget.state())
         assert worst["beta"] > 0
@@ -79,7 +81,8 @@ def test_price_makes_the_worst_point_stationary(js):
 
 
 def test_what_reaches_each_unit_is_what_lnn_core_says(js):
-    """Deviations, error signals and energies of the right picture, layer by layer."""
+    """If it fails, deviations, error signals or energies of the right picture are another
+    layer's."""
     for widget in cases():
         s, unit = js("solve(p)", p=widget.state()), widget.unit
         net, U, z = unit.net, unit.potential, activations(widget, s["worst"]["z"])
@@ -94,7 +97,7 @@ def test_what_reaches_each_unit_is_what_lnn_core_says(js):
 
 
 def test_dashes_are_back_propagation(js):
-    """What the lifted signals are compared with: ∂ℓ/∂a_k by autograd."""
+    """If it fails, the lifted signals are compared with something else than ∂ℓ/∂a_k by autograd."""
     for widget in cases():
         s, net = js("solve(p)", p=widget.state()), widget.unit.net
         if widget.x == 0:
@@ -115,7 +118,7 @@ def choose(page, name):
 
 @each_way
 def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):
-    """The numbers under the picture are not those of the library."""
+    """If it fails, the numbers under the picture are not those of the library."""
     page = shown(widgets.Anisotropy(), width=width, theme=theme)
     for name, share in (("delta", 0.8), ("x", 0.5), ("w", 0.3), ("y", 0.2), ("gamma", 0.6)):
         before = page.picture()
@@ -129,7 +132,8 @@ def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):
 
 
 def test_energy_goes_where_it_is_cheap(shown):
-    """The chapter's first experiment: the shares are as 1/γ₁ to 1/γ₂ when w = 1."""
+    """If it fails, the shares are not as 1/γ₁ to 1/γ₂ when w = 1: the chapter's first
+    experiment."""
     page = shown(widgets.Anisotropy(shown="energy"))
     for key, gamma in (("ArrowRight", 2 ** -1.75), ("End", 16.0)):
         page.press("gamma", key)
@@ -139,7 +143,8 @@ def test_energy_goes_where_it_is_cheap(shown):
 
 
 def test_gamma_leaves_the_ratio_of_the_signals_alone(shown):
-    """… while deviations change a hundredfold: γ is not a learning rate."""
+    """If it fails, γ acts as a learning rate: deviations change with it, the signals' ratio must
+    not."""
     page = shown(widgets.Anisotropy(w=0.75, shown="signal"))
     deviations = []
     for _ in range(4):
@@ -153,7 +158,8 @@ def test_gamma_leaves_the_ratio_of_the_signals_alone(shown):
 
 
 def test_a_soft_unit_that_is_off_wakes_up(shown):
-    """The chapter's second experiment: it passes a signal on where back-propagation passes none."""
+    """If it fails, it passes no signal on where back-propagation passes none: the chapter's second
+    experiment."""
     page = shown(widgets.Anisotropy(gamma=1.0, x=-0.5, y=-1.0, shown="signal"))
     assert page.number("hidden") == 0 and "stays off" in page.status
     page.slide("gamma", 0.25)
@@ -164,7 +170,7 @@ def test_a_soft_unit_that_is_off_wakes_up(shown):
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
 def test_target_and_forward_pass_can_be_dragged(shown, pull, width):
-    """The dashed line and the square do not follow the mouse or the finger."""
+    """If it fails, the dashed line and the square do not follow the mouse or the finger."""
     page = shown(widgets.Anisotropy(), width=width)
     getattr(page, pull)(page.place(2.4, 2.0, PLANE), page.place(2.4, -0.5, PLANE))
     assert page.number("y") == pytest.approx(-0.5, abs=0.06)
