@@ -15,14 +15,14 @@ BOOK = Path(__file__).parents[1] / "book"
 
 #: Python runs this when it starts, in the notebook and in the processes of its sweeps.
 HURRY = """
-from lnn_core import training
-from lnn_core.lrrn import experiments
+from lnn_core.experiments import lrrn, training
+whole = training.train_epoch
 
-def first_batch(net, objective, train, optimizer, batch, *rest, epoch=training.train_epoch, **options):
+def first_batch(net, objective, train, optimizer, batch, *rest, **options):
     train = type(train)(train.x[:batch], train.y[:batch])
-    return epoch(net, objective, train, optimizer, batch, *rest, **options)
+    return whole(net, objective, train, optimizer, batch, *rest, **options)
 
-training.train_epoch = experiments.train_epoch = first_batch
+training.train_epoch = lrrn.train_epoch = first_batch
 """
 
 
