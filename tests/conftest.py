@@ -1,6 +1,7 @@
 """What several test files share: how Hypothesis runs, the built book, and a browser.
 
-Tests that need a browser are skipped where there is none; LNN_CHROMIUM names one that is not on PATH.
+Tests that need a browser are skipped where there is none; LNN_CHROMIUM names one that is not on
+PATH.
 """
 
 import json
@@ -80,7 +81,7 @@ def build_book(folder: Path) -> None:
 def build(tmp_path_factory) -> tuple[int, str, Path]:
     """Exit code of the build, what it complained of, and the folder of its pages.
 
-    One build serves all processes of a run: pytest-xdist gives each a folder in one that they share.
+    One build serves all processes of a run: pytest-xdist gives each a folder in a shared one.
     """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
