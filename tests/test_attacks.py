@@ -42,8 +42,8 @@ def test_linear_classifiers_in_closed_form(name):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_no_number_is_no_change(monkeypatch, value):
-    """Here any finite change of the first pixel turns the prediction. Broken if an attack that ran
-    away is counted with a length that it never found."""
+    """Here any finite change of the first pixel turns the prediction. If it fails, an attack that
+    ran away is counted with a length that it never found."""
     net = nn.Linear(2, 3, bias=False)
     with torch.no_grad():
         net.weight.copy_(torch.tensor([[0.0, 0.0], [1e3, 0.0], [-1e3, 0.0]]))

@@ -342,7 +342,7 @@ def test_a_local_file_that_is_too_large_is_not_read(folder):
 
 
 def test_what_is_said_of_the_published_files():
-    """Broken if a source's name, address or hash is another kind of text, or one stands twice."""
+    """If it fails, a source's name, address or hash is another kind of text, or one stands twice."""
     hashes = [file.sha256 for source in PUBLISHED.values()
               for pair in (source.train, source.test, source.partial or ()) for file in pair]
     assert len(set(hashes)) == len(hashes) and all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes)
