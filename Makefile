@@ -63,14 +63,17 @@ book: environment
 	@$(BIN)/jupyter-book build --quiet --all -W -n --keep-going .
 	@echo "Front page: $(CURDIR)/_build/html/index.html"
 
+# In the order of collection: notebooks, the smaller pieces of work, come last, and both processes end together.
+SPLIT := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: environment
 	@echo "==> Testing the library, the notebooks and the pages"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPLIT)
 
 # Other sums, other last digits: what torch and MKL compute on a processor that has no vector instructions.
 test-portable: environment
 	@echo "==> Testing the notebooks and the records as on a processor without vector instructions"
-	@ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+	@ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPLIT) \
 		tests/test_drift.py tests/test_notebooks.py book
 
 # Into a folder of its own: what is there is not run again, so that it can be stopped, and the published records stay.

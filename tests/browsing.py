@@ -1,19 +1,14 @@
 """An explorable in a browser, handled as a reader does: mouse, keyboard, finger.
 
-``import`` the fixtures ``browser`` and ``shown`` into a test module. ``shown(widgets.X(...))``
-opens a page that holds nothing but X's HTML, from the file system and with no kernel, and
-returns a ``Shown``.
+The fixture ``shown(widgets.X(...))`` opens a page that holds nothing but X's HTML, from the file
+system and with no kernel, and returns a ``Shown``.
 """
 
 import re
-from functools import cache
-from pathlib import Path
-from shutil import copy2
 
 import pytest
-from test_pages import DESKTOP, PHONE, browser  # noqa: F401 - fixture
 
-from lnn_core import widgets
+DESKTOP, PHONE = 1280, 390
 
 PAGE = """<!doctype html><html data-theme="{theme}">
 <meta charset="utf-8"><title>An explorable</title>
@@ -141,38 +136,6 @@ class Shown:
         (x0, x1), (y0, y1) = window["x"], window["y"]
         return (left + (x - x0) / (x1 - x0) * (box["width"] - left - right),
                 box["height"] - bottom - (y - y0) / (y1 - y0) * (box["height"] - top - bottom))
-
-
-@pytest.fixture(scope="module")
-def shown(browser, tmp_path_factory):  # noqa: F811
-    """Opens explorables, each in a tab of its own."""
-    folder, pages = tmp_path_factory.mktemp("explorables"), []
-    (folder / "_static").mkdir()
-    for path in Path(widgets.__file__).parent.glob("*.data.js"):
-        copy2(path, folder / "_static")
-
-    @cache
-    def window(width, options):
-        settings = {"reduced_motion": "reduce", "viewport": {"width": width, "height": 900},
-                    "has_touch": True}
-        context = browser.new_context(**settings | dict(options))
-        context.set_default_timeout(120_000)  # a busy machine takes its time
-        return context
-
-    def show(*explorables, width=DESKTOP, theme="light", page=PAGE, spy="", **options):
-        """``page``: a text with a place for {html}; ``spy``: a script to be run before the page's."""
-        path = folder / f"{len(pages)}.html"
-        html = "\n".join(explorable.html() for explorable in explorables)
-        path.write_text(page.format(theme=theme, html=html), encoding="utf-8")
-        if pages:
-            pages[-1].close()
-        pages.append(window(width, tuple(sorted(options.items()))).new_page())
-        pages[-1].add_init_script(spy)
-        explorable = Shown(pages[-1])
-        pages[-1].goto(path.as_uri())
-        return explorable
-
-    return show
 
 
 def has_nan(shown):

@@ -1,18 +1,21 @@
 """One-line bugs, and the test that has to notice each of them.
 
-``examine`` runs tests on a copy of lnn_core, whole or with one bug. Each run is a process of its
-own, forked from a server that has imported what lnn_core imports, but not lnn_core.
+``examine`` runs tests on a copy of lnn_core, whole or with one bug. ``apart`` does so in a process of
+its own, forked from a server that has imported what lnn_core and its tests import, but not lnn_core.
 """
 
 from __future__ import annotations
 
+import gc
+import importlib.util
 import io
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +23,7 @@ import pytest
 from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parents[1]
-SUPPORT = ("colours.py", "conftest.py", "controls.py", "drawing.py", "javascript.py",
+SUPPORT = ("browsing.py", "colours.py", "conftest.py", "controls.py", "drawing.py", "javascript.py",
            "lrrn_reference.py", "page_stub.js", "reference.py", "strategies.py", "test_drawing.py")
 
 
@@ -399,17 +402,22 @@ def examine(folder: Path, tests: list[str], mutant: Mutant | None = None) -> Out
 
     For a fresh process: it changes the working folder and what is imported.
     """
-    shutil.copytree(ROOT / "lnn_core", folder / "lnn_core",
-                    ignore=shutil.ignore_patterns("__pycache__"))
+    # Dates and compiled files come along: only what has changed is compiled.
+    shutil.copytree(ROOT / "lnn_core", folder / "lnn_core")
+    (folder / "__pycache__").mkdir()
     for name in {*SUPPORT, *(test.split("::")[0] for test in tests)}:
-        shutil.copy(ROOT / "tests" / name, folder)
+        shutil.copy2(ROOT / "tests" / name, folder)
+        for compiled in (ROOT / "tests" / "__pycache__").glob(f"{Path(name).stem}.*.pyc"):
+            shutil.copy2(compiled, folder / "__pycache__")
     if mutant:
         path = folder / "lnn_core" / mutant.file
         path.write_text(mutate(path.read_text(), mutant))
+        Path(importlib.util.cache_from_source(path)).unlink(missing_ok=True)
     os.chdir(folder)
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     assert "lnn_core" not in sys.modules
     sys.path.insert(0, str(folder))
+    gc.freeze()  # pytest collects garbage several times: what the server imported is none
     listener, output = _Listener(), io.StringIO()
     with redirect_stdout(output):
         pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", "error", "-c", os.devnull,
@@ -418,10 +426,28 @@ def examine(folder: Path, tests: list[str], mutant: Mutant | None = None) -> Out
     return listener.outcome._replace(output=output.getvalue())
 
 
-def processes(count: int) -> ProcessPoolExecutor:
-    """Processes that start with the slow imports done, one for each call."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hypothesis", "joblib", "matplotlib.pyplot", "pytest",
-                                    "requests", "scipy.optimize", "scipy.stats", "sklearn.datasets",
-                                    "torch", "tqdm.auto"])
-    return ProcessPoolExecutor(count, mp_context=context, max_tasks_per_child=1)
+def _send(end: Connection, *arguments) -> None:
+    os.setpgrp()
+    end.send(examine(*arguments))
+
+
+def apart(*arguments) -> Outcome:
+    """``examine`` in a fresh process, which ends with it, and with it all that its tests started."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    process = SERVER.Process(target=_send, args=(there, *arguments))
+    process.start()
+    there.close()
+    try:
+        return here.recv()  # EOFError if the process dies
+    finally:
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+
+
+#: Starts processes in which the slow imports are done.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([
+    "anywidget", "bs4", "filelock", "hypothesis", "joblib", "matplotlib.pyplot",
+    "playwright.sync_api", "pytest", "requests", "scipy.optimize", "scipy.stats",
+    "sklearn.datasets", "torch", "torch._dynamo", "torch.distributed.tensor", "tqdm.auto"])

@@ -32,7 +32,7 @@ def distances(net, x):
 
 @pytest.mark.parametrize("name", FAST)
 def test_linear_classifiers_in_closed_form(name):
-    """Broken if lengths are not those of successful changes, or are far from the smallest."""
+    """If it fails, lengths are not those of successful changes, or are far from the smallest."""
     net, x = linear()
     found = attacks.minimal_perturbations(net, x, [name], bounds=(-9.0, 9.0), bisections=20)[0]
     smallest = distances(net, x)
@@ -42,8 +42,8 @@ def test_linear_classifiers_in_closed_form(name):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_no_number_is_no_change(monkeypatch, value):
-    """Here any finite change of the first pixel turns the prediction. Broken if an attack that ran
-    away is counted with a length that it never found."""
+    """Here any finite change of the first pixel turns the prediction. If it fails, an attack that
+    ran away is counted with a length that it never found."""
     net = nn.Linear(2, 3, bias=False)
     with torch.no_grad():
         net.weight.copy_(torch.tensor([[0.0, 0.0], [1e3, 0.0], [-1e3, 0.0]]))
@@ -56,7 +56,7 @@ def test_what_is_no_number_is_no_change(monkeypatch, value):
 
 
 def test_bisection_takes_off_what_an_attack_overshoots(monkeypatch):
-    """Broken if x′ is not moved back: this attack goes twice as far as it must."""
+    """If it fails, x′ is not moved back: this attack goes twice as far as it must."""
     net, x = linear(classes=2)
     smallest = distances(net, x).float()
     W = net.weight.detach()
@@ -75,7 +75,7 @@ def test_bisection_takes_off_what_an_attack_overshoots(monkeypatch):
 
 
 def test_failures_are_infinite(monkeypatch):
-    """Broken if an attack that stays, fails or breaks down counts as a small change."""
+    """If it fails, an attack that stays, fails or breaks down counts as a small change."""
     net, x = linear(classes=2)
     results = {"stays": x, "nan": x * torch.nan}
     monkeypatch.setattr(attacks, "ATTACKS", {name: lambda *_, out=out, **__: (None, out, None)
@@ -84,7 +84,7 @@ def test_failures_are_infinite(monkeypatch):
 
 
 def test_the_judge_decides(monkeypatch):
-    """Broken if an inexact network's mistake passes for success."""
+    """If it fails, an inexact network's mistake passes for success."""
     net, x = linear(classes=2)
     stubborn = nn.Linear(6, 2).double()
     nn.init.zeros_(stubborn.weight)
@@ -96,7 +96,7 @@ def test_the_judge_decides(monkeypatch):
 
 
 def test_the_network_is_left_alone():
-    """Broken if an attack fills gradients or leaves the network in another mode."""
+    """If it fails, an attack fills gradients or leaves the network in another mode."""
     net, x = linear()
     net.train()
     attacks.minimal_perturbations(net, x, FAST)
@@ -104,7 +104,7 @@ def test_the_network_is_left_alone():
 
 
 def test_the_settings_of_published_records():
-    """Broken if an attack's settings change: published lengths were found with these."""
+    """If it fails, an attack's settings change: published lengths were found with these."""
     found = {name: {key: value for key, value in vars(attack).items() if key in (
         "steps", "gamma", "stepsize", "binary_search_steps", "initial_const", "overshoot")}
         for name, attack in attacks.ATTACKS.items()}
@@ -116,7 +116,7 @@ def test_the_settings_of_published_records():
 
 
 def test_all_attacks_have_a_row():
-    """Broken if one of the attacks does not run with the libraries installed."""
+    """If it fails, one of the attacks does not run with the libraries installed."""
     net, x = linear()
     found = attacks.minimal_perturbations(net, x[:2], bounds=(-9.0, 9.0))
     assert found.shape == (len(attacks.ATTACKS), 2)
@@ -128,7 +128,7 @@ def test_all_attacks_have_a_row():
     ({"bounds": (0.5, 1.0)}, r"x lies in \[.*\], not within \(0.5, 1.0\)"),
 ])
 def test_bad_settings_before_any_computing(settings, complaint, monkeypatch):
-    """Broken if a wrong name shows up only after the first attack has run."""
+    """If it fails, a wrong name shows up only after the first attack has run."""
     net, x = linear()
     monkeypatch.setattr(net, "forward", lambda _: pytest.fail("computed before checking"))
     with pytest.raises(ValueError, match=complaint):
@@ -142,7 +142,7 @@ def test_bad_settings_before_any_computing(settings, complaint, monkeypatch):
     ({"attacks": "deepfool"}, r"attacks is a str \('deepfool'\); expected names"),
 ])
 def test_arguments_of_another_kind(change, complaint):
-    """Broken if a float in a network's place ends in an error deep inside foolbox."""
+    """If it fails, a float in a network's place ends in an error deep inside foolbox."""
     net, x = linear()
     with pytest.raises(TypeError, match=complaint):
         attacks.minimal_perturbations(**{"net": net, "x": x} | change)
@@ -151,7 +151,7 @@ def test_arguments_of_another_kind(change, complaint):
 
 
 def test_what_no_attack_turns_is_none_in_a_record(monkeypatch):
-    """Broken if infinity, which JSON lacks, gets into a record, or a failure counts as a
+    """If it fails, infinity, which JSON lacks, gets into a record, or a failure counts as a
     success: this attack moves only the first image, to the other side of its border."""
     net, x = linear(classes=2)
     smallest = distances(net, x).float()

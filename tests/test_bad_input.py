@@ -370,7 +370,8 @@ def test_reduced_looks_at_x_first(idle):
 
 
 def test_a_convex_function_that_returns_nan():
-    """NaN energies may not count as "worse" for ever: the value would be that of the plain loss."""
+    """If it fails, NaN energies count as "worse" for ever, and the value is that of the plain
+    loss."""
     class Broken(lnn.ReLU):
         def divergence_sum(self, z, a, e):
             return super().divergence_sum(z, a, e) * math.nan
@@ -385,7 +386,8 @@ def test_a_convex_function_that_returns_nan():
 
 @pytest.mark.parametrize("seeded", [False, True])
 def test_another_default_device(seeded):
-    """A model on the CPU, "meta" as default: what is drawn or made there would have no values."""
+    """A model on the CPU, "meta" as default. If it fails, what is drawn or made there has no
+    values."""
     def run():
         generator = torch.Generator("cpu").manual_seed(1) if seeded else None
         torch.manual_seed(1)

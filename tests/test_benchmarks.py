@@ -47,7 +47,7 @@ def chain(sizes, **options) -> lnn.LiftedNetwork:
 
 
 def test_handwritten_back_propagation_is_back_propagation():
-    """Epoch times would be compared with those of something that does not train."""
+    """If it fails, epoch times are compared with those of something that does not train."""
     generator = seeded_generator(1, "samples")
     samples = Split(torch.rand(23, 6, generator=generator, dtype=torch.float64),
                     torch.randint(0, 3, (23,), generator=generator))
@@ -66,14 +66,14 @@ def test_handwritten_back_propagation_is_back_propagation():
 @pytest.mark.parametrize("options", [{"activation": lnn.Tanh()}, {"output": lnn.ReLU()},
                                      {"bias": False}, {"edges": [(0, 1), (1, 2), (0, 2)]}])
 def test_handwritten_back_propagation_refuses_other_networks(options):
-    """It would train them by wrong gradients without a word."""
+    """If it fails, it trains them by wrong gradients without a word."""
     net = chain([3, 4, 2], **options)
     with pytest.raises(ValueError, match="a chain of ReLU layers"):
         HandWritten(net, torch.optim.Adam(net.parameters(), fused=True))
 
 
 def test_contenders_take_turns():
-    """A machine that slows down would slow down one contender and not the other."""
+    """If it fails, a machine that slows down slows down one contender and not the other."""
     seen = []
     times = race({name: lambda i, name=name: seen.append((i, name)) for name in "abc"}, rounds=4)
     rounds = [seen[start:start + 3] for start in range(3, len(seen), 3)]
@@ -83,7 +83,7 @@ def test_contenders_take_turns():
 
 
 def test_ratio_is_the_median_of_ratios_within_rounds():
-    """A ratio of medians would compare a slow round of one with a fast round of the other."""
+    """If it fails, a slow round of one contender is compared with a fast round of the other."""
     ours = [Time(2, 20), Time(30, 30), Time(8, 8)]
     theirs = [Time(1, 1), Time(10, 10), Time(2, 2)]
     assert ratio(ours, theirs) == {"median": 3, "low": 2, "high": 4}
@@ -91,15 +91,15 @@ def test_ratio_is_the_median_of_ratios_within_rounds():
 
 
 def test_interval_is_made_of_the_right_order_statistics():
-    """The 4th and the 12th of 15 values hold the median with 1 − 2·P(Bin(15, ½) ≤ 3) = 96.5 %,
-    the 5th and the 11th with 88 %: an interval that is too narrow claims too much."""
+    """The 4th and the 12th of 15 values hold the median with 1 − 2·P(Bin(15, ½) ≤ 3) = 96.5 %, the
+    5th and the 11th with 88 %. If it fails, an interval is too narrow and claims too much."""
     values = list(range(1, 16))
     random.Random(0).shuffle(values)
     assert with_interval(values) == {"median": 8, "low": 4, "high": 12}
 
 
 def test_threads_are_given_back():
-    """Whatever runs later in the process would run with another number of threads."""
+    """If it fails, whatever runs later in the process runs with another number of threads."""
     before = torch.get_num_threads()
     with pytest.raises(ZeroDivisionError), threads(before + 1):
         assert torch.get_num_threads() == before + 1
@@ -108,7 +108,7 @@ def test_threads_are_given_back():
 
 
 def test_peak_counts_what_is_alive_at_one_time():
-    """The memory table would count views, in-place results or what is long gone."""
+    """If it fails, the memory table counts views, in-place results or what is long gone."""
     there = torch.ones(1000)
 
     def block():
@@ -123,7 +123,7 @@ def test_peak_counts_what_is_alive_at_one_time():
 
 
 def test_recorded_products_are_those_of_the_step():
-    """"Matrix products alone" would be the time of something else."""
+    """If it fails, "matrix products alone" is the time of something else."""
     net = chain([6, 5, 4, 3])
     learner = HandWritten(net, torch.optim.Adam(net.parameters(), fused=True))
     x, y = torch.rand(7, 6), torch.rand(7, 3)
@@ -148,7 +148,7 @@ def test_recorded_products_are_those_of_the_step():
 
 
 def test_every_section_has_a_record(records):
-    """The chapter would find no numbers, or numbers without their origin."""
+    """If it fails, the chapter finds no numbers, or numbers without their origin."""
     assert records.keys() == command.SECTIONS.keys()
     for name, record in records.items():
         assert record.keys() == {"section", "settings", "machine", "versions", "rows"}
@@ -158,7 +158,8 @@ def test_every_section_has_a_record(records):
 
 
 def test_epoch_times_cover_all_methods(records):
-    """A method without a ratio, or a ratio to something else than what it says, or in other units."""
+    """If it fails, a method has no ratio, or one to something else than what it says, or in other
+    units."""
     even = {"low": 1, "median": 1, "high": 1}  # all turns take one second
     for name in ("epochs", "training", "breakdown", "memory"):
         assert {row["method"] for row in records[name]["rows"]} == {*METHODS, "handwritten"}
@@ -186,7 +187,7 @@ def expected_multiply_adds(sizes, method, passes):
 
 @pytest.mark.parametrize("published", [False, True])
 def test_multiply_adds_are_those_of_the_formula(records, published):
-    """The floor that times are compared with would not be the floor."""
+    """If it fails, the floor that times are compared with is not the floor."""
     record = (json.loads((PUBLISHED / "operations.json").read_text()) if published
               else records["operations"])
     sizes = [784, 256, 256, 10] if published else [64, 32, 32, 10]
@@ -198,7 +199,7 @@ def test_multiply_adds_are_those_of_the_formula(records, published):
 
 
 def test_gaps_decrease(records):
-    """The gap is not one to the minimum, or a pass does not go towards it."""
+    """If it fails, the gap is not one to the minimum, or a pass does not go towards it."""
     for row in records["gaps"]["rows"]:
         means, worst = row["mean"], row["worst"]
         assert all(0 <= mean <= most for mean, most in zip(means, worst))
@@ -207,15 +208,15 @@ def test_gaps_decrease(records):
 
 
 def test_default_solver_keeps_its_promise(records):
-    """The chapter says that the default stops at a mean gap of 1e-3 or less."""
+    """If it fails, the default does not stop at a mean gap of 1e-3 or less, as the chapter says."""
     rows = records["default"]["rows"]
     assert {row["objective"] for row in rows} == {"arovr", "arovr_ab", "arovr_abg"}
     assert all(0 <= row["mean"] <= 1e-3 for row in rows)
 
 
 def test_no_energy_is_below_a_linear_networks_optimum(records):
-    """There the optimum has a closed form: a negative gap would mean that one of both is wrong.
-    And the closer β is to the border, the harder it gets."""
+    """There the optimum has a closed form. If it fails, a gap is negative, so that one of both is
+    wrong; or it does not get harder as β comes closer to the border."""
     rows = [row for row in records["border"]["rows"] if row["network"].startswith("linear")]
     assert all(-1e-12 <= row["mean"] <= 2e-3 for row in rows)
     for solver in ("sweeps", "shooting"):
@@ -226,8 +227,8 @@ def test_no_energy_is_below_a_linear_networks_optimum(records):
 
 
 def test_parts_of_a_step_add_up(records):
-    """The rest would not be what the step takes longer than its parts. Here a call of each takes
-    a turn's second ÷ the calls in a turn."""
+    """If it fails, the rest is not what the step takes longer than its parts. Here a call of each
+    takes a turn's second ÷ the calls in a turn."""
     for row in records["breakdown"]["rows"]:
         assert row["operations"] > row["products"] >= 8
         microseconds = {name: row[name]["median"] for name in row if name.startswith("µs ")}
@@ -238,8 +239,8 @@ def test_parts_of_a_step_add_up(records):
 
 
 def test_lrrn_inference_is_compared_with_a_forward_pass(records):
-    """The chapter's price of inference would be relative to something else, or of one solver;
-    or its arithmetic would leave out what is not a pass. By hand, n bounded units of N:"""
+    """If it fails, the chapter's price of inference is relative to something else, or of one
+    solver; or its arithmetic leaves out what is not a pass. By hand, n bounded units of N:"""
     rows = records["lrrn_inference"]["rows"]
     assert [row["method"] for row in rows] == ["forward pass", "SpectralDescent(0.001)",
                                                "SpectralDescent(0.0001)", "CoordinateDescent(0.001)"]
@@ -266,7 +267,7 @@ def test_lrrn_inference_is_compared_with_a_forward_pass(records):
 
 
 def test_lrrn_epochs_see_all_images_that_are_not_for_testing(records):
-    """A part of an epoch would be printed as an epoch."""
+    """If it fails, a part of an epoch is printed as an epoch."""
     digits = lnn.data.load("digits")
     images = len(digits.train.y) + len(digits.validation.y)
     rows = records["lrrn_epochs"]["rows"]
@@ -280,7 +281,7 @@ def test_lrrn_epochs_see_all_images_that_are_not_for_testing(records):
 
 
 def test_records_are_not_made_twice(tmp_path, monkeypatch, capsys):
-    """`make bench` after an interruption would start from the beginning."""
+    """If it fails, `make bench` starts from the beginning after an interruption."""
     calls = []
 
     def section(name):
@@ -299,21 +300,22 @@ def test_records_are_not_made_twice(tmp_path, monkeypatch, capsys):
 
 
 def test_a_record_of_other_settings_is_not_taken_for_ours(tmp_path):
-    """A quick run's numbers would be printed as those of the full one."""
+    """If it fails, a quick run's numbers are printed as those of the full one."""
     (tmp_path / "gaps.json").write_text('{"settings": {"dataset": "digits"}}')
     with pytest.raises(ValueError, match=r"gaps\.json was made with other settings"):
         command.recorded("gaps", FULL, tmp_path)
 
 
 def test_published_records_are_of_the_full_benchmark():
-    """The chapter's numbers would be those of a small run, or some would be missing."""
+    """If it fails, the chapter's numbers are those of a small run, or some are missing."""
     assert {path.stem for path in PUBLISHED.glob("*.json")} == command.SECTIONS.keys()
     for name in command.SECTIONS:
         assert command.recorded(name, FULL, PUBLISHED)["rows"]
 
 
 def test_the_library_does_not_depend_on_the_benchmarks():
-    """`pip install .` installs the library alone."""
+    """If it fails, `pip install .`, which installs the library alone, installs one that does not
+    run."""
     importing = re.compile(r"^\s*(?:import|from)\s+benchmarks\b", re.M)
     assert [path.name for path in (ROOT / "lnn_core").rglob("*.py")
             if importing.search(path.read_text(encoding="utf-8"))] == []

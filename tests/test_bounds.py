@@ -47,7 +47,8 @@ def hessian(energy, net, z):
 
 
 def test_kappa_of_a_chain_is_the_bracket_of_equation_19():
-    """1 + Σ_k Π_j ‖W_jᵀW_j‖₂, written out for three layers."""
+    """1 + Σ_k Π_j ‖W_jᵀW_j‖₂, written out for three layers. If it fails, κ is of another network,
+    and so is every bound."""
     net = network([4, 5, 6, 3])
     norm_1, norm_2 = (np.linalg.norm(net.weight(k).detach().numpy(), 2) ** 2 for k in (2, 3))
     assert bounds.kappa(net) == pytest.approx(1 + norm_2 + norm_1 * norm_2)
@@ -57,7 +58,8 @@ def test_kappa_of_a_chain_is_the_bracket_of_equation_19():
 
 
 def test_kappa_of_a_graph_sums_over_paths():
-    """Positive scalar weights reach the bound: κ_γ is the linear network's K itself."""
+    """Positive scalar weights reach the bound: κ_γ is the linear network's K itself. If it fails,
+    skip connections are forgotten or counted twice."""
     net = network([1, 1, 1, 1], lnn.Identity(), edges=RESIDUAL)
     for weight, value in zip(net.weights, (0.3, 0.7, 0.4, 1.2)):
         weight.data.fill_(value)
@@ -70,7 +72,8 @@ def test_kappa_of_a_graph_sums_over_paths():
 @given(st.integers(0, 10**6), st.sampled_from([None, RESIDUAL]),
        st.sampled_from([lnn.ReLU(), lnn.Box(-1, 1), lnn.Tanh()]), st.sampled_from(BASES))
 def test_no_activations_move_the_output_farther_than_kappa_allows(seed, edges, activation, base):
-    """‖z_L − z_L*‖² ≤ 2κ_γU^⊙γ for arbitrary z: all bounds in the module rest on it."""
+    """‖z_L − z_L*‖² ≤ 2κ_γU^⊙γ for arbitrary z: all bounds in the module rest on it. If it fails,
+    none of them is one."""
     net = network([3, 4, 5, 2], activation, seed, edges=edges)
     gamma, x = random_gamma(net, seed), normal(64, 3, seed=seed)
     scale = torch.logspace(-3, 1, 64, dtype=torch.float64)[:, None]
@@ -91,7 +94,8 @@ def test_no_activations_move_the_output_farther_than_kappa_allows(seed, edges, a
 @pytest.mark.parametrize("edges", [None, RESIDUAL], ids=["chain", "graph"])
 @pytest.mark.parametrize("activation", [lnn.Identity(), lnn.Tanh(), lnn.ReLU()], ids=str)
 def test_output_gram_is_the_outputs_block_of_the_inverse_hessian(activation, edges, base):
-    """K = [(∇²U)⁻¹]_LL at the forward pass; a unit that G holds at its bound does not count."""
+    """K = [(∇²U)⁻¹]_LL at the forward pass; a unit that G holds at its bound does not count. If it
+    fails, reduced forms and borders are those of another energy."""
     net, x = network([3, 4, 5, 2], activation, edges=edges), normal(3, 3)
     gamma = random_gamma(net)
     K = bounds.output_gram(net, x, gamma, base=base)
@@ -105,7 +109,8 @@ def test_output_gram_is_the_outputs_block_of_the_inverse_hessian(activation, edg
 
 @given(st.integers(0, 10**6))
 def test_a_linear_network_loses_convexity_exactly_at_the_threshold(seed):
-    """The smallest eigenvalue of ∇²(U − βℓ) changes sign at β = 1/λ_max(K), any γ."""
+    """The smallest eigenvalue of ∇²(U − βℓ) changes sign at β = 1/λ_max(K), any γ. If it fails, a
+    safe β is refused or an unsafe one allowed."""
     net, x, y = network([5, 4, 6, 3], lnn.Identity(), seed), normal(1, 5), normal(1, 3)
     gamma = random_gamma(net, seed)
     threshold = bounds.stability_threshold(net, gamma=gamma).item()
@@ -117,7 +122,8 @@ def test_a_linear_network_loses_convexity_exactly_at_the_threshold(seed):
 
 
 def test_without_x_the_threshold_is_that_of_any_x():
-    """K of a linear network does not depend on the input."""
+    """K of a linear network does not depend on the input. If it fails, a threshold that is asked
+    for without samples is wrong."""
     net = network([3, 4, 2], lnn.Identity())
     assert bounds.output_gram(net).shape == (1, 2, 2)
     torch.testing.assert_close(bounds.stability_threshold(net).expand(5),
@@ -129,7 +135,8 @@ def test_without_x_the_threshold_is_that_of_any_x():
 
 @pytest.mark.parametrize("gamma", [None, [0.5]], ids=["1", "0.5"])
 def test_one_linear_layer_attains_the_two_sided_bounds(gamma):
-    """Equation (13): κ_γ = 1/γ_L and both bounds are equalities."""
+    """Equation (13): κ_γ = 1/γ_L and both bounds are equalities. If it fails, the bounds are wrong
+    by a factor."""
     net, x, y = network([3, 4]), normal(6, 3), normal(6, 4)
     lower, upper = bounds.two_sided(net, x, y, 0.2, gamma)
     potential = lnn.Reweighted([1.0] if gamma is None else gamma)
@@ -139,7 +146,8 @@ def test_one_linear_layer_attains_the_two_sided_bounds(gamma):
 
 
 def test_two_sided_bounds_are_closed_forms_of_the_forward_loss():
-    """ℓ(z*)/(1 ± βκ), for labels too; and ℓ(z*) ± βκ‖g‖²/2 for a linear loss of any β."""
+    """ℓ(z*)/(1 ± βκ), for labels too; and ℓ(z*) ± βκ‖g‖²/2 for a linear loss of any β. If it fails,
+    other losses than the Euclidean get a wrong bound."""
     net, x, y = network([3, 4, 5, 2]), normal(6, 3), torch.tensor([0, 1, 0, 1, 0, 1])
     t, ell = 0.7, 0.5 * (net(x) - torch.eye(2)[y]).square().sum(1).detach()
     lower, upper = bounds.two_sided(net, x, y, t * bounds.safe_beta(net))
@@ -154,7 +162,8 @@ def test_two_sided_bounds_are_closed_forms_of_the_forward_loss():
 
 @pytest.mark.parametrize("base", BASES, ids=str)
 def test_two_sided_bounds_hold_on_a_real_network(base):
-    """Inferred values err towards the forward loss, so a crossed bound is a wrong bound."""
+    """Inferred values err towards the forward loss, so a crossed bound is a wrong bound. If it
+    fails, that is what has happened."""
     net, x, y = network([20, 16, 12, 5]), normal(50, 20), normal(50, 5)
     gamma = random_gamma(net)
     for fraction in (0.2, 0.9):
@@ -167,7 +176,8 @@ def test_two_sided_bounds_hold_on_a_real_network(base):
 
 @pytest.mark.parametrize("base", BASES, ids=str)
 def test_reduced_values_are_exact_for_linear_networks(base):
-    """½rᵀ(I ± βK)⁻¹r against the optimum of the quadratic energy, solved directly."""
+    """½rᵀ(I ± βK)⁻¹r against the optimum of the quadratic energy, solved directly. If it fails, the
+    reduced formula is not (18)."""
     net, x, y = network([4, 5, 6, 3], lnn.Identity()), normal(1, 4), normal(1, 3)
     gamma = random_gamma(net)
     beta = 0.8 * bounds.stability_threshold(net, gamma=gamma).item()
@@ -182,7 +192,8 @@ def test_reduced_values_are_exact_for_linear_networks(base):
 
 @pytest.mark.parametrize("base", BASES, ids=str)
 def test_reduced_values_have_the_first_order_of_the_true_ones(base):
-    """(AROVR − ℓ)/β and (ℓ − ROVR)/β tend to ½Σ_k‖∂ℓ/∂z_k‖²/γ_k, own units' slopes included."""
+    """(AROVR − ℓ)/β and (ℓ − ROVR)/β tend to ½Σ_k‖∂ℓ/∂z_k‖²/γ_k, own units' slopes included. If it
+    fails, small β do not lead back to back-propagation's squared errors."""
     net, x, y = network([4, 5, 6, 3], lnn.Tanh()), normal(7, 4), normal(7, 3)
     beta, ell = 1e-4, lnn.Euclidean(y)(net(x)).detach()
     solver = lnn.Shooting(tolerance=1e-10, every=True)
@@ -194,7 +205,8 @@ def test_reduced_values_have_the_first_order_of_the_true_ones(base):
 
 
 def test_reduced_arovr_is_infinite_beyond_the_local_threshold():
-    """A sample beyond its own threshold has no finite linearised AROVR; ROVR always exists."""
+    """A sample beyond its own threshold has no finite linearised AROVR; ROVR always exists. If it
+    fails, a finite number stands for an infinite value."""
     net, x, y = network([4, 5, 3]), normal(20, 4), normal(20, 3)
     threshold = bounds.stability_threshold(net, x)
     beta = threshold.median().item() * 1.0001
@@ -207,7 +219,8 @@ def test_reduced_arovr_is_infinite_beyond_the_local_threshold():
 
 
 def test_energy_budget_of_one_linear_layer_is_the_cheapest_flip():
-    """κ = 1: moving two outputs by m/2 each costs ½·2·(m/2)² = m²/4, and no flip is cheaper."""
+    """κ = 1: moving two outputs by m/2 each costs ½·2·(m/2)² = m²/4, and no flip is cheaper. If it
+    fails, the certificate is too small to be tight, or too large to be one."""
     net = network([3, 4])
     x = normal(10, 3)
     first, second = net(x).detach().sort(1, descending=True).values[:, :2].T
@@ -216,7 +229,8 @@ def test_energy_budget_of_one_linear_layer_is_the_cheapest_flip():
 
 @pytest.mark.parametrize("base", BASES, ids=str)
 def test_no_attack_within_the_energy_budget_changes_a_prediction(base):
-    """Attacks on the margin of growing strength, through inference on a real network."""
+    """Attacks on the margin of growing strength, through inference on a real network. If it fails,
+    a certified prediction can be turned."""
     net, x = network([10, 12, 12, 4]), normal(40, 10)
     gamma = random_gamma(net)
     budget, output = bounds.energy_budget(net, x, gamma), net(x)
@@ -228,7 +242,8 @@ def test_no_attack_within_the_energy_budget_changes_a_prediction(base):
         safe = potential(net, z) < budget
         assert torch.equal(z[-1].argmax(1)[safe], top[safe])
         within, flipped = within + int(safe.sum()), flipped + int((z[-1].argmax(1) != top).sum())
-    assert within > 100 and flipped > 100      # the attacks are on both sides of the budget
+    # Of 800 attacks many are on either side of the budget.
+    assert within > 100 and flipped > 100
 
 
 # -------------------------------------------------------------------------- errors
@@ -240,14 +255,15 @@ def test_no_attack_within_the_energy_budget_changes_a_prediction(base):
     ([1.0, 1.0, torch.ones(3)], r"gamma_3 has shape \(3,\); layer 3 has 2 units"),
 ])
 def test_a_gamma_that_does_not_fit_is_named(gamma, message):
-    """κ with a wrong γ would certify nothing."""
+    """If it fails, κ with a wrong γ certifies nothing, and nobody hears of it."""
     for function in (bounds.kappa, bounds.safe_beta):
         with pytest.raises(ValueError, match=message):
             function(network([3, 4, 5, 2]), gamma)
 
 
 def test_errors_name_the_value_and_the_bound():
-    """β ≥ 1/κ, a single output, a nonlinear network without x, a potential without K."""
+    """β ≥ 1/κ, a single output, a nonlinear network without x, a potential without K. If it fails,
+    one of them is computed with."""
     net, x, y = network([3, 4, 2]), normal(5, 3), normal(5, 2)
     limit = bounds.safe_beta(net)
     with pytest.raises(ValueError, match=f"must be below 1/kappa={limit:g}"):

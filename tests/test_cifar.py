@@ -121,7 +121,7 @@ def archive(monkeypatch, tmp_path):
 
 
 def test_the_small_archive_is_what_numpy_would_unpickle():
-    """Broken if the tests' archive is not of a form that pickle and numpy themselves read."""
+    """If it fails, the tests' archive is not of a form that pickle and numpy themselves read."""
     for name, value in BATCHES.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # numpy.core, numpy._core today
@@ -131,7 +131,7 @@ def test_the_small_archive_is_what_numpy_would_unpickle():
 
 
 def test_colour_images_are_the_bytes_over_255(archive):
-    """Broken if batches are mixed up, split in other places or scaled otherwise."""
+    """If it fails, batches are mixed up, split in other places or scaled otherwise."""
     dataset = cifar.load()
     assert dataset.dim == 3072 and dataset.name == "cifar-10-colour" and dataset.notice is None
     for split, names in ((dataset.train, NAMES[:4]), (dataset.validation, NAMES[4:5]),
@@ -143,7 +143,7 @@ def test_colour_images_are_the_bytes_over_255(archive):
 
 
 def test_grey_is_the_luma_of_another_library(archive):
-    """Broken if planes are taken for pixels, or weights go to the wrong colours."""
+    """If it fails, planes are taken for pixels, or weights go to the wrong colours."""
     dataset = cifar.load(colour=False)
     assert dataset.dim == 1024 and dataset.name == "cifar-10-grey"
     for x, raw in zip(dataset.test.x, BATCHES["test_batch"][b"data"]):
@@ -153,14 +153,14 @@ def test_grey_is_the_luma_of_another_library(archive):
 
 
 def test_either_order_of_an_array(archive):
-    """Broken if an array that was stored column by column came out scrambled."""
+    """If it fails, an array that was stored column by column comes out scrambled."""
     turned = {**BATCHES["data_batch_2"], b"data": np.asfortranarray(BATCHES["data_batch_2"][b"data"])}
     images, _ = decoded(official(data_batch_2=pickled(turned)))[1]
     np.testing.assert_array_equal(images, BATCHES["data_batch_2"][b"data"])
 
 
 def test_the_cache_serves_where_lnn_data_has_none(archive, tmp_path):
-    """Broken if the archive is looked for in a place of its own."""
+    """If it fails, the archive is looked for in a place of its own."""
     cached = tmp_path / "cache" / "cifar-10" / archive.name
     cached.parent.mkdir(parents=True)
     archive.rename(cached)
@@ -168,14 +168,14 @@ def test_the_cache_serves_where_lnn_data_has_none(archive, tmp_path):
 
 
 def test_nothing_is_unpacked(archive, tmp_path):
-    """Broken if reading leaves files behind."""
+    """If it fails, reading leaves files behind."""
     before = sorted(tmp_path.rglob("*"))
     cifar.load()
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_no_source_says_what_helps(archive):
-    """Broken if the reader is left with a bare failure."""
+    """If it fails, the reader is left with a bare failure."""
     archive.unlink()
     with pytest.raises(data.DataUnavailable, match="LNN_DATA=folder.*cifar-10-python.tar.gz"):
         cifar.load()
@@ -190,7 +190,7 @@ def test_no_source_says_what_helps(archive):
     (lambda p: p[:99] + bytes([p[99] ^ 1]) + p[100:], "SHA-256 .*, expected")],
     ids=["truncated", "empty", "longer", "one bit"])
 def test_other_bytes_are_not_opened(archive, damage, complaint, monkeypatch):
-    """Broken if an archive is parsed, or a pickle read, before its hash is known to be right."""
+    """If it fails, an archive is parsed, or a pickle read, before its hash is known to be right."""
     archive.write_bytes(damage(archive.read_bytes()))
     monkeypatch.setattr(cifar, "_members", lambda _: pytest.fail("opened before checking"))
     with pytest.raises(data.DataCorrupted, match=f"cifar-10-python.tar.gz: {complaint}"):
@@ -216,7 +216,7 @@ PIPE = {"type": tarfile.FIFOTYPE}
 ], ids=["link", "hard link", "pipe", "folder is a link", "up", "up inside", "bare up", "absolute",
         "elsewhere", "twice"])
 def test_archives_that_are_no_folder_of_files(member, complaint):
-    """Broken if a link is followed or a path leaves the folder, wherever the member stands."""
+    """If it fails, a link is followed or a path leaves the folder, wherever the member stands."""
     rest = [one for one in official() if one[0].name != member[0].name] + official()[-1:]
     if "twice" not in complaint:
         rest = rest[:-1]
@@ -226,21 +226,21 @@ def test_archives_that_are_no_folder_of_files(member, complaint):
 
 
 def test_a_size_beyond_reason_is_refused_unread(monkeypatch):
-    """Broken if a member's header alone could make us read without bound."""
+    """If it fails, a member's header alone makes us read without bound."""
     monkeypatch.setattr(cifar, "_LARGEST", len(pickled(BATCHES["test_batch"])) - 1)
     with pytest.raises(data.DataCorrupted, match="has .* bytes, more than"):
         decoded(official())
 
 
 def test_a_missing_batch_is_named():
-    """Broken if fewer images than asked for pass silently."""
+    """If it fails, fewer images than asked for pass silently."""
     with pytest.raises(data.DataCorrupted, match="no cifar-10-batches-py/data_batch_5"):
         decoded([one for one in official() if not one[0].name.endswith("_5")])
 
 
 @pytest.mark.parametrize("keep", [10, 200, 6_000])
 def test_an_archive_cut_before_it_was_hashed(keep):
-    """Broken if damage that the hash covers (a wrong hash in the source, say) escapes as another
+    """If it fails, damage that the hash covers (a wrong hash in the source, say) escapes as another
     error."""
     whole = packed(official())
     for payload in (whole[:keep], gzip.compress(gzip.decompress(whole)[:keep])):
@@ -260,7 +260,7 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_no_pickle_runs_code(tmp_path, protocol):
-    """Broken if a pickle could call anything: here it would make a file."""
+    """If it fails, a pickle can call anything: here it makes a file."""
     mark = tmp_path / "mark"
     for evil in (Evil(open, str(mark), "w"), Evil(eval, f"open({str(mark)!r}, 'w')")):
         content = pickle.dumps({b"data": evil, b"labels": [0] * N}, protocol=protocol)
@@ -272,7 +272,7 @@ def test_no_pickle_runs_code(tmp_path, protocol):
 @pytest.mark.parametrize("name", ["numpy.core.multiarray\nfromfile", "numpy\nload", "numpy\nmemmap",
                                   "builtins\ngetattr", "numpy.core.multiarray\n_reconstruct.__class__"])
 def test_no_other_name_is_known(name):
-    """Broken if the whole of numpy, or attributes of what is allowed, are within reach."""
+    """If it fails, the whole of numpy, or attributes of what is allowed, are within reach."""
     content = b"\x80\x04c" + name.encode() + b"\n."
     with pytest.raises(data.DataCorrupted, match="refers to " + name.replace("\n", ".")):
         decoded(official(test_batch=content))
@@ -295,20 +295,20 @@ GOOD = BATCHES["test_batch"]
     ({**GOOD, b"labels": [0, 1, 2, True]}, "label True, outside 0…9"),
 ])
 def test_batches_that_hold_something_else(value, complaint):
-    """Broken if wrong shapes, types or labels reach the tensors."""
+    """If it fails, wrong shapes, types or labels reach the tensors."""
     with pytest.raises(data.DataCorrupted, match=f"test_batch.*{complaint}"):
         decoded(official(test_batch=pickled(value)))
 
 
 def test_bytes_that_do_not_fill_the_shape():
-    """Broken if an array could claim more values than it brings."""
+    """If it fails, an array can claim more values than it brings."""
     content = pickled(GOOD).replace(struct.pack("<i", N), struct.pack("<i", 2**30), 1)
     with pytest.raises(data.DataCorrupted, match="test_batch is no CIFAR-10 batch"):
         decoded(official(test_batch=content))
 
 
 def test_no_cut_of_a_pickle_passes():
-    """Broken if a pickle that stops at any place is read, or fails with another error."""
+    """If it fails, a pickle that stops at any place is read, or fails with another error."""
     content = pickled(GOOD)
     for length in [*range(0, 200), *range(200, len(content), 499)]:
         with pytest.raises(data.DataCorrupted, match="test_batch is no CIFAR-10 batch"):

@@ -30,7 +30,8 @@ def one_layer(seed=0):
 @pytest.mark.parametrize("delta", [1e-8, 0.1, 10.0])
 @pytest.mark.parametrize("gamma", [1.0, 0.25])
 def test_one_layer_is_the_maximum_over_a_ball(delta, gamma):
-    """½(‖r‖ + √(2δ/γ))², and the dual bound meets it: no gap for a convex U."""
+    """½(‖r‖ + √(2δ/γ))², and the dual bound meets it: no gap for a convex U. If it fails, the value
+    or the bound is wrong by a factor."""
     net, x, y, r = one_layer()
     objective = ConstrainedAROVR(delta, potential=lnn.Reweighted([gamma]))
     values = objective(net, x, y, reduction="none")
@@ -41,7 +42,8 @@ def test_one_layer_is_the_maximum_over_a_ball(delta, gamma):
 
 
 def test_multiplier_of_the_ball():
-    """z_L − a = βr/(1 − β) has length √(2δ): β = √(2δ)/(‖r‖ + √(2δ)), another one for each sample."""
+    """z_L − a = βr/(1 − β) has length √(2δ): β = √(2δ)/(‖r‖ + √(2δ)), another one for each sample.
+    If it fails, the β that is reported belongs to another budget."""
     net, x, y, r = one_layer()
     objective = ConstrainedAROVR(0.3)
     objective(net, x, y)
@@ -50,7 +52,8 @@ def test_multiplier_of_the_ball():
 
 
 def test_linear_loss_has_no_largest_beta():
-    """gᵀz over the ball: gᵀa + ‖g‖√(2δ), however large β = √(2δ)/‖g‖ has to be."""
+    """gᵀz over the ball: gᵀa + ‖g‖√(2δ), however large β = √(2δ)/‖g‖ has to be. If it fails, the
+    search stops at a limit that this loss does not have."""
     net, x, y, _ = one_layer()
     for delta in (0.1, 1e4):
         values = ConstrainedAROVR(delta, loss=lnn.Linear)(net, x, y, "none")
@@ -78,7 +81,8 @@ def trust_region(net, x, y, delta):
 
 @pytest.mark.parametrize("delta", [0.01, 1.0])
 def test_linear_network_is_a_trust_region_problem(delta):
-    """Three linear layers: U is jointly convex, so the value is exact and the gap closes."""
+    """Three linear layers: U is jointly convex, so the value is exact and the gap closes. If it
+    fails, the search misses the optimum of a convex problem."""
     net = random_network(1, [3, 4, 3, 2], lnn.Identity(), scale=0.7)
     x, y = random_inputs(1, net)
     objective = ConstrainedAROVR(delta)
@@ -100,7 +104,8 @@ def brute_force(net, x, y, delta):
 
 @pytest.mark.parametrize("delta", [0.02, 0.3, 2.0])
 def test_value_and_certificate_bracket_brute_force(delta):
-    """lower ≤ (7) on 16 random 1-1-1 networks; with the exhaustive solver (7) ≤ upper, and most gaps close."""
+    """lower ≤ (7) on 16 random 1-1-1 networks; with the exhaustive solver (7) ≤ upper, and most
+    gaps close. If it fails, a value exceeds the maximum, or a certificate is none."""
     closed = []
     for seed in range(16):
         net = random_network(seed, [1, 1, 1], scale=0.8)
@@ -121,7 +126,8 @@ def test_value_and_certificate_bracket_brute_force(delta):
 @given(net=networks(max_depth=3), seed=seeds, base=st.sampled_from(POTENTIALS),
        delta=st.sampled_from([1e-4, 0.05, 1.0]))
 def test_value_is_feasible_and_between_its_bounds(net, seed, base, delta):
-    """z within δ, ℓ(z*) ≤ value = ℓ(z) ≤ upper, for every network and both potentials."""
+    """z within δ, ℓ(z*) ≤ value = ℓ(z) ≤ upper, for every network and both potentials. If it fails,
+    an adversary spends more than its budget, or its loss is misreported."""
     x, y = random_inputs(seed % 2**31, net, samples=2)
     objective = ConstrainedAROVR(delta, potential=base, steps=20)
     values = objective(net, x, y, "none").detach()
@@ -136,7 +142,8 @@ def test_value_is_feasible_and_between_its_bounds(net, seed, base, delta):
 
 @each_base
 def test_value_never_exceeds_arovr_and_a_budget(base):
-    """Weak duality at any β: ℓ(z) ≤ AROVR_β + δ/β, with AROVR's global optimum."""
+    """Weak duality at any β: ℓ(z) ≤ AROVR_β + δ/β, with AROVR's global optimum. If it fails, the
+    value is too large, or β and δ do not belong together."""
     for seed in range(6):
         net = random_network(seed, [1, 2, 1], scale=0.6)
         x, y = random_inputs(seed, net)
@@ -147,6 +154,7 @@ def test_value_never_exceeds_arovr_and_a_budget(base):
 
 
 def test_value_grows_with_the_budget_from_the_plain_loss():
+    """If it fails, an adversary with more of budget does less harm."""
     net = random_network(3, [3, 4, 2], scale=0.7)
     x, y = random_inputs(3, net)
     plain = lnn.BackPropagation()(net, x, y, "none")
@@ -156,7 +164,8 @@ def test_value_grows_with_the_budget_from_the_plain_loss():
 
 
 def test_samples_do_not_influence_each_other():
-    """One β a sample: a batch gives what each sample gives alone."""
+    """One β per sample: a batch gives what each sample gives alone. If it fails, one sample's
+    budget is spent on another."""
     net = random_network(4, [3, 4, 2], scale=0.8)
     x, y = random_inputs(4, net, samples=4)
     y[0] *= 100
@@ -167,7 +176,8 @@ def test_samples_do_not_influence_each_other():
 
 
 def test_samples_that_run_away_do_not_stop_the_others():
-    """InferenceDiverged ends a whole batch; the search has to find out who did it and go on."""
+    """InferenceDiverged ends a whole batch; the search has to find out who did it and go on. If it
+    fails, one sample ends the training."""
     net, x, y, r = one_layer()
     radius = math.sqrt(0.6)
     beta = (radius / (r + radius)).detach()
@@ -188,7 +198,8 @@ def test_samples_that_run_away_do_not_stop_the_others():
 
 
 def test_larger_beta_in_a_poorer_optimum():
-    """It must not replace the activations found before, nor certify a bound that they refute."""
+    """If it fails, it replaces the activations found before, or certifies a bound that they
+    refute."""
     def poorer_beyond(net, energy, start):
         beta, forward = -energy.output.curvature, start.z[1]
         step = torch.where(beta < 0.2, beta, torch.where(beta < 0.5, 0.01, 10.0))
@@ -209,7 +220,8 @@ def test_larger_beta_in_a_poorer_optimum():
 def test_beta_at_which_inference_fails_is_too_large(kind):
     """Above β = 0.2 the solver finds nothing, though what it returns costs less than δ.
 
-    On one layer z_β = a + βr/(1 − β): the search has to end at 0.2, and its passes add up.
+    On one layer z_β = a + βr/(1 − β): the search has to end at 0.2, and its passes add up. If it
+    fails, a failed inference passes for one that is within the budget.
     """
     net, x, y, r = one_layer()
     passes = []
@@ -234,8 +246,9 @@ def test_beta_at_which_inference_fails_is_too_large(kind):
 def test_what_is_infinite_for_one_sample_bounds_none():
     """1-1-1, W = 1 and 3: AROVR_β is infinite from β = 0.1 on, whatever x is.
 
-    At x = −1 inference settles at β = ⅔ all the same, a local optimum whose "bound" would be
-    ½(1 + √(2·2))² = 4.5. No β below 0.1 bounds (7) by less than δ/0.1 = 20.
+    At x = −1 inference settles at β = ⅔ all the same, a local optimum whose "bound" would be ½(1 +
+    √(2·2))² = 4.5. No β below 0.1 bounds (7) by less than δ/0.1 = 20. If it fails, the certificate
+    is one of those.
     """
     net = lnn.LiftedNetwork([1, 1, 1], dtype=torch.float64)
     with torch.no_grad():
@@ -264,7 +277,8 @@ def test_the_bisection_ends_where_numbers_do():
 
 
 def test_budget_beyond_the_largest_beta_is_said():
-    """δ = 1e9: β stops at 0.999·γ_L, z stays feasible, part of δ is unused and nothing is certified."""
+    """δ = 1e9: β stops at 0.999·γ_L, z stays feasible, part of δ is unused and nothing is
+    certified. If it fails, a budget that was not spent counts as spent."""
     net, x, y, _ = one_layer()
     objective = ConstrainedAROVR(1e9)
     values = objective(net, x, y, "none")
@@ -276,7 +290,8 @@ def test_budget_beyond_the_largest_beta_is_said():
 
 
 def test_interpolated_sample_is_not_certified():
-    """r = 0 keeps z at z* for every β (Proposition 3.3): loss 0, gradient 0, but no bound of 0."""
+    """r = 0 keeps z at z* for every β (Proposition 3.3): loss 0, gradient 0, but no bound of 0. If
+    it fails, a network counts as robust where it has only learnt by heart."""
     net = random_network(5, [3, 4, 2])
     x, _ = random_inputs(5, net)
     objective = ConstrainedAROVR(0.1)
@@ -292,7 +307,8 @@ def gradient(value, net, x):
 
 
 def test_gradient_of_the_ball():
-    """Autograd through ½(‖r‖ + √(2δ))² against the envelope −(1/β)·∂U/∂θ."""
+    """Autograd through ½(‖r‖ + √(2δ))² against the envelope −(1/β)·∂U/∂θ. If it fails, training
+    follows another slope."""
     net, x, y, _ = one_layer()
     x.requires_grad_()
     expected = 0.5 * ((net(x) - y).norm(dim=1) + math.sqrt(0.6)).square().mean()
@@ -302,7 +318,8 @@ def test_gradient_of_the_ball():
 
 @each_base
 def test_gradient_against_finite_differences(base):
-    """Two Tanh layers, all parameters along random directions."""
+    """Two Tanh layers, all parameters along random directions. If it fails, training follows
+    another slope."""
     net = random_network(6, [2, 3, 2], lnn.Tanh(), scale=0.7)
     x, y = random_inputs(6, net)
     objective = ConstrainedAROVR(0.1, potential=base, solver=EXACT, steps=44)
@@ -321,7 +338,7 @@ def test_gradient_against_finite_differences(base):
 
 
 def test_gradient_without_a_multiplier_is_back_propagations():
-    """A budget too small for any β must not leave a sample without gradient."""
+    """If it fails, a budget too small for any β leaves a sample without gradient."""
     net, x, y, _ = one_layer()
     x.requires_grad_()
     objective = ConstrainedAROVR(1e-30)
@@ -332,24 +349,28 @@ def test_gradient_without_a_multiplier_is_back_propagations():
 
 @pytest.mark.parametrize("delta", [0.0, -1.0, math.inf, math.nan])
 def test_bad_budgets_are_refused(delta):
+    """If it fails, a budget that is no positive number gives a value that means nothing."""
     with pytest.raises(ValueError, match=f"delta={delta} must be positive"):
         ConstrainedAROVR(delta)
 
 
 def test_tilted_potential_is_refused():
-    """(7) measures U from zero; a tilted U starts elsewhere."""
+    """(7) measures U from zero; a tilted U starts elsewhere. If it fails, the budget is counted
+    from the wrong place."""
     with pytest.raises(ValueError, match="not zero at the forward pass"):
         ConstrainedAROVR(0.1, potential=lnn.Tilted([None]))
 
 
 def test_potential_that_does_not_fit_is_refused():
+    """If it fails, a potential for another network is searched with."""
     net, x, y, _ = one_layer()
     with pytest.raises(ValueError, match="gamma has 2 entries for 1 layers"):
         ConstrainedAROVR(0.1, potential=lnn.Reweighted([1.0, 1.0]))(net, x, y)
 
 
 def test_loss_with_a_weight_for_every_sample():
-    """What the search rests on: (batch, 1) weights act sample by sample; the worst one is checked."""
+    """What the search rests on: (batch, 1) weights act sample by sample; the worst one is checked.
+    If it fails, every sample has the same β."""
     net, x, y, _ = one_layer()
     beta = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)
     energy = lnn.FenchelYoung() + -beta[:, None] * lnn.Euclidean(y)

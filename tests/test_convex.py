@@ -243,7 +243,8 @@ def test_derivative_of_saturated_units(a):
 
 
 def test_curvature_of_the_divergence_of_tanh():
-    """Second derivatives 1/(1 − z²) and 1 − tanh² a: Hessians of U are taken from autograd."""
+    """Second derivatives 1/(1 − z²) and 1 − tanh² a: Hessians of U are taken from autograd. If it
+    fails, they are wrong."""
     z, a = interior(lnn.Tanh(), 9), preactivations(9)
     H = torch.func.vmap(torch.func.jacrev(torch.func.jacrev(lnn.Tanh().divergence, (0, 1)), (0, 1)))
     (zz, za), (az, aa) = H(z, a)

@@ -179,7 +179,7 @@ def assert_is_tiny(dataset, arrays):
 
 
 def test_local_files_become_scaled_splits_in_official_order(folder, arrays):
-    """Broken if pixels are scaled wrongly or the validation samples are not the last ones."""
+    """If it fails, pixels are scaled wrongly or the validation samples are not the last ones."""
     dataset = data.load("mnist")
     assert_is_tiny(dataset, arrays)
     assert (dataset.name, dataset.dim, dataset.classes) == ("mnist", 6, 10)
@@ -188,14 +188,14 @@ def test_local_files_become_scaled_splits_in_official_order(folder, arrays):
 
 
 def test_local_files_come_before_the_network(folder, mirror, good, arrays):
-    """Broken if a set-up folder is ignored in favour of a download."""
+    """If it fails, a set-up folder is ignored in favour of a download."""
     mirror.serve("first", good)
     assert_is_tiny(data.load("mnist"), arrays)
     assert mirror.asked == [] and cached_files() == []
 
 
 def test_a_file_missing_from_the_folder_is_downloaded(folder, mirror, good, arrays):
-    """Broken if an incomplete folder counts as no folder, or the source hides the mixture."""
+    """If it fails, an incomplete folder counts as no folder, or the source hides the mixture."""
     (folder / IMAGES).unlink()
     mirror.serve("first", good)
     dataset = data.load("mnist")
@@ -245,7 +245,7 @@ DAMAGE = {
 def test_a_damaged_local_file_is_an_error_and_nothing_else_is_tried(
     damage, folder, mirror, good, arrays
 ):
-    """Broken if a run goes on with garbage, or silently with other data than the user set up."""
+    """If it fails, a run goes on with garbage, or silently with other data than the user set up."""
     name, make, complaint = DAMAGE[damage]
     mirror.serve("first", good)
     (folder / name).write_bytes(make(arrays[name]))
@@ -257,7 +257,7 @@ def test_a_damaged_local_file_is_an_error_and_nothing_else_is_tried(
 
 
 def test_an_unreadable_local_file_is_named(folder):
-    """Broken if an operating-system error escapes as something else than damaged data."""
+    """If it fails, an operating-system error escapes as something else than damaged data."""
     (folder / IMAGES).unlink()
     (folder / IMAGES).mkdir()
     with pytest.raises(data.DataCorrupted, match=IMAGES):
@@ -265,7 +265,7 @@ def test_an_unreadable_local_file_is_named(folder):
 
 
 def test_labels_above_nine_are_refused_even_with_the_right_hash(monkeypatch, folder, source):
-    """Broken if a wrong entry in the table of hashes could let a label 10 reach training."""
+    """If it fails, a wrong entry in the table of hashes lets a label 10 reach training."""
     labels = np.full(12, 10, dtype=np.uint8)
     (folder / LABELS).write_bytes(gzip.compress(idx(labels)))
     wrong = dataclasses.replace(source, train=(source.train[0], describe(LABELS, labels)))
@@ -275,7 +275,7 @@ def test_labels_above_nine_are_refused_even_with_the_right_hash(monkeypatch, fol
 
 
 def test_no_truncation_of_a_file_passes(arrays, source):
-    """Broken if a download or copy that stopped at any byte could be taken for the file."""
+    """If it fails, a download or copy that stopped at some byte is taken for the file."""
     payload = gzip.compress(idx(arrays[IMAGES]))
     for length in range(len(payload)):
         with pytest.raises(data.DataCorrupted):
@@ -283,7 +283,7 @@ def test_no_truncation_of_a_file_passes(arrays, source):
 
 
 def test_no_flipped_bit_changes_what_is_read(arrays, source):
-    """Broken if damage anywhere in the file either crashes the reader or changes a sample."""
+    """If it fails, damage anywhere in the file either crashes the reader or changes a sample."""
     payload = gzip.compress(idx(arrays[IMAGES]))
     for position in range(len(payload)):
         for bit in range(8):
@@ -297,7 +297,7 @@ def test_no_flipped_bit_changes_what_is_read(arrays, source):
 
 
 def test_a_hash_of_the_gzip_file_refuses_a_repacked_copy(arrays, source):
-    """Broken if a file known only by its .gz hash (KMNIST's training images) goes unchecked."""
+    """If it fails, a file known only by its .gz hash (KMNIST's training images) goes unchecked."""
     published = gzip.compress(idx(arrays[IMAGES]), mtime=1)
     sha256 = hashlib.sha256(published).hexdigest()
     file = source.train[0]._replace(sha256=sha256, hashes_gzip=True)
@@ -308,7 +308,7 @@ def test_a_hash_of_the_gzip_file_refuses_a_repacked_copy(arrays, source):
 
 @pytest.mark.parametrize("shape", [(1000, 1000), (1_000_000,)], ids=["images", "labels"])
 def test_no_more_is_unpacked_than_the_file_should_hold(shape):
-    """Broken if a small file could fill the memory: 256 MB of zeros from a quarter of a megabyte.
+    """If it fails, a small file fills the memory: 256 MB of zeros from a quarter of a megabyte.
 
     The largest that is held is the content expected, 1 MB, with what unpacking it needs.
     """
@@ -324,7 +324,7 @@ def test_no_more_is_unpacked_than_the_file_should_hold(shape):
 
 
 def test_incompressible_bytes_fit_the_bound(arrays):
-    """Broken if an honest file, packed as badly as gzip can, is refused for its size."""
+    """If it fails, an honest file, packed as badly as gzip can, is refused for its size."""
     for array in (np.random.default_rng(0).integers(0, 10, 10, dtype=np.uint8),
                   np.random.default_rng(0).integers(0, 256, (1500, 28, 28), dtype=np.uint8)):
         file = describe("file", array)
@@ -334,14 +334,15 @@ def test_incompressible_bytes_fit_the_bound(arrays):
 
 
 def test_a_local_file_that_is_too_large_is_not_read(folder):
-    """Broken if a file of any size goes into memory before it is looked at: here 1 TB of holes."""
+    """If it fails, a file of any size goes into memory before it is looked at: here 1 TB of
+    holes."""
     os.truncate(folder / IMAGES, 2**40)
     with pytest.raises(data.DataCorrupted, match=f"{IMAGES}: more than 1,112 bytes"):
         data.load("mnist")
 
 
 def test_what_is_said_of_the_published_files():
-    """Broken if a source's name, address or hash is another kind of text, or one stands twice."""
+    """If it fails, a source's name, address or hash is another kind of text, or one stands twice."""
     hashes = [file.sha256 for source in PUBLISHED.values()
               for pair in (source.train, source.test, source.partial or ()) for file in pair]
     assert len(set(hashes)) == len(hashes) and all(re.fullmatch("[0-9a-f]{64}", h) for h in hashes)
@@ -396,7 +397,7 @@ def unsafe(monkeypatch, source):
 
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_a_source_that_cannot_be_used_is_named(case, monkeypatch, unsafe):
-    """Broken if an error of the operating system ends a run that allowed a substitute."""
+    """If it fails, an error of the operating system ends a run that allowed a substitute."""
     prepare, words = UNUSABLE[case]
     prepare(monkeypatch)
     dataset = data.load("mnist", fallback=True)
@@ -408,14 +409,14 @@ def test_a_source_that_cannot_be_used_is_named(case, monkeypatch, unsafe):
                                   "no possible name", "a file"])
 @pytest.mark.filterwarnings("ignore:cannot cache")
 def test_the_next_source_is_tried(case, monkeypatch, mirror, good, arrays):
-    """Broken if a folder that cannot be used keeps a machine with internet from its data."""
+    """If it fails, a folder that cannot be used keeps a machine with internet from its data."""
     UNUSABLE[case][0](monkeypatch)
     mirror.serve("first", good)
     assert_is_tiny(data.load("mnist"), arrays)
 
 
 def test_without_a_folder_for_it_there_is_no_cache(monkeypatch, mirror, good, arrays):
-    """Broken if each process downloads everything again and nobody is told."""
+    """If it fails, each process downloads everything again and nobody is told."""
     homeless(monkeypatch)
     mirror.serve("first", good)
     with pytest.warns(UserWarning, match="cannot cache .* set LNN_CACHE=folder"):
@@ -423,7 +424,7 @@ def test_without_a_folder_for_it_there_is_no_cache(monkeypatch, mirror, good, ar
 
 
 def test_a_relative_folder_is_named_in_full(monkeypatch, tmp_path):
-    """Broken if a reader cannot see where LNN_DATA=data was looked for."""
+    """If it fails, a reader cannot see where LNN_DATA=data was looked for."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LNN_DATA", "data")
     notice = data.load("mnist", fallback=True).notice
@@ -434,7 +435,7 @@ def test_a_relative_folder_is_named_in_full(monkeypatch, tmp_path):
 
 
 def test_download_is_cached_and_the_second_load_needs_no_network(mirror, good, arrays):
-    """Broken if every load downloads again, or the cache holds something else than the files."""
+    """If it fails, every load downloads again, or the cache holds something else than the files."""
     mirror.serve("first", good)
     first = data.load("mnist")
     assert_is_tiny(first, arrays)
@@ -448,7 +449,7 @@ def test_download_is_cached_and_the_second_load_needs_no_network(mirror, good, a
 
 
 def test_a_proxy_does_not_come_between_this_machine_and_itself(monkeypatch, mirror, good, arrays):
-    """Broken if these loopback tests fail on a machine that sets a proxy."""
+    """If it fails, these loopback tests fail on a machine that sets a proxy."""
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
     mirror.serve("first", good)
@@ -498,7 +499,7 @@ FAILURES = ["404", "cut connection", "silence", "a page instead of the file", "t
 
 @pytest.mark.parametrize("how", FAILURES)
 def test_the_second_mirror_is_tried(how, monkeypatch, mirror, good, arrays):
-    """Broken if one bad mirror stops a load that another mirror can serve."""
+    """If it fails, one bad mirror stops a load that another mirror can serve."""
     impatient(monkeypatch, mirror)
     spoil(mirror, "first", how, good, arrays)
     mirror.serve("second", good)
@@ -509,7 +510,7 @@ def test_the_second_mirror_is_tried(how, monkeypatch, mirror, good, arrays):
 
 @pytest.mark.parametrize("how", FAILURES)
 def test_a_failed_download_leaves_nothing_behind(how, monkeypatch, mirror, good, arrays):
-    """Broken if a bad or half-written file stays in the cache, or the error does not say why."""
+    """If it fails, a bad or half-written file stays in the cache, or the error does not say why."""
     impatient(monkeypatch, mirror)
     words = [spoil(mirror, place, how, good, arrays) for place in ("first", "second")]
     with pytest.raises(data.DataUnavailable) as caught:
@@ -522,7 +523,7 @@ def test_a_failed_download_leaves_nothing_behind(how, monkeypatch, mirror, good,
 
 
 def test_a_download_has_a_size(mirror):
-    """Broken if what a mirror sends goes into memory whatever its size."""
+    """If it fails, what a mirror sends goes into memory whatever its size."""
     mirror.routes["/first/file"] = bytes(5000)
     assert data._download(f"{mirror.url}/first/file", "file", 5000, True) == bytes(5000)
     with pytest.raises(data.DataCorrupted, match="more than 4,999 bytes"):
@@ -530,7 +531,7 @@ def test_a_download_has_a_size(mirror):
 
 
 def test_a_download_that_never_ends_is_given_up(monkeypatch, mirror, good):
-    """Broken if a mirror that sends a byte now and then holds a run up for days."""
+    """If it fails, a mirror that sends a byte now and then holds a run up for days."""
     monkeypatch.setattr(data, "_PATIENCE", -1.0)
     mirror.serve("first", good)
     with pytest.raises(data.DataUnavailable, match="first/ .not there after -1 seconds"):
@@ -538,7 +539,7 @@ def test_a_download_that_never_ends_is_given_up(monkeypatch, mirror, good):
 
 
 def test_what_has_arrived_is_counted_at_once(monkeypatch, mirror, good):
-    """Broken if the time is looked at only when much has arrived: the server sends one byte and
+    """If it fails, the time is looked at only when much has arrived: the server sends one byte and
     waits. (It would wait for ever, were the connection not given up.)"""
     monkeypatch.setattr(data, "_PATIENCE", -1.0)
     mirror.serve("first", good)
@@ -548,7 +549,8 @@ def test_what_has_arrived_is_counted_at_once(monkeypatch, mirror, good):
 
 
 def test_a_refused_connection_is_closed(monkeypatch, mirror):
-    """Broken if a 404 leaves its socket to the garbage collector: a ResourceWarning at some time."""
+    """If it fails, a 404 leaves its socket to the garbage collector: a ResourceWarning at some
+    time."""
     closed, close = [], requests.Response.close
     monkeypatch.setattr(
         requests.Response, "close", lambda response: (closed.append(response.url), close(response))
@@ -559,7 +561,7 @@ def test_a_refused_connection_is_closed(monkeypatch, mirror):
 
 
 def test_without_any_source_the_error_says_what_helps():
-    """Broken if a user without internet is left without the next step."""
+    """If it fails, a user without internet is left without the next step."""
     with pytest.raises(data.DataUnavailable) as caught:
         data.load("mnist")
     for words in ("Tiny", "LNN_DATA is not set", "LNN_DATA=folder", "folder/mnist/",
@@ -571,7 +573,7 @@ def test_without_any_source_the_error_says_what_helps():
 
 
 def test_no_server_at_all_is_unavailable(monkeypatch, source):
-    """Broken if a refused connection escapes as an error of the HTTP library."""
+    """If it fails, a refused connection escapes as an error of the HTTP library."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         url = f"http://127.0.0.1:{closed.server_address[1]}/"
     monkeypatch.setitem(data._SOURCES, "mnist", dataclasses.replace(source, mirrors=(url,)))
@@ -580,7 +582,7 @@ def test_no_server_at_all_is_unavailable(monkeypatch, source):
 
 
 def test_a_damaged_cached_file_is_downloaded_again(mirror, good, arrays):
-    """Broken if damage on disk after the download goes unnoticed, or is never repaired."""
+    """If it fails, damage on disk after the download goes unnoticed, or is never repaired."""
     mirror.serve("first", good)
     data.load("mnist")
     cached = Path(os.environ["LNN_CACHE"], "mnist", LABELS)
@@ -592,7 +594,7 @@ def test_a_damaged_cached_file_is_downloaded_again(mirror, good, arrays):
 
 
 def test_a_damaged_cached_file_without_a_mirror_is_an_error(mirror, good):
-    """Broken if damage turns silently into a run on the small digits."""
+    """If it fails, damage turns silently into a run on the small digits."""
     mirror.serve("first", good)
     data.load("mnist")
     cached = Path(os.environ["LNN_CACHE"], "mnist", LABELS)
@@ -607,7 +609,7 @@ def test_a_damaged_cached_file_without_a_mirror_is_an_error(mirror, good):
 def test_a_cache_that_cannot_be_written_costs_a_warning_only(
     monkeypatch, tmp_path, mirror, good, arrays
 ):
-    """Broken if a read-only home folder stops a run whose data have arrived and are verified."""
+    """If it fails, a read-only home folder stops a run whose data have arrived and are verified."""
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("LNN_CACHE", str(tmp_path / "file" / "cache"))
     mirror.serve("first", good)
@@ -616,7 +618,8 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_only(
 
 
 def test_a_full_disk_leaves_nothing_behind(monkeypatch, mirror, good, arrays):
-    """Broken if a write that fails half way leaves a file under its final or a temporary name."""
+    """If it fails, a write that fails half way leaves a file under its final or a temporary
+    name."""
 
     def half_written(path, payload):
         with open(path, "wb") as file:
@@ -631,7 +634,8 @@ def test_a_full_disk_leaves_nothing_behind(monkeypatch, mirror, good, arrays):
 
 
 def test_parallel_loads_share_one_cache(mirror, good, arrays):
-    """Broken if the workers of a sweep, started at once on an empty cache, trip over each other."""
+    """If it fails, the workers of a sweep, started at once on an empty cache, trip over each
+    other."""
     mirror.serve("first", good)
     with ThreadPoolExecutor(4) as pool:
         for dataset in pool.map(data.load, ["mnist"] * 8):
@@ -640,7 +644,7 @@ def test_parallel_loads_share_one_cache(mirror, good, arrays):
 
 
 def test_progress_bar_only_where_wanted(capsys, tmp_path, monkeypatch, mirror, good):
-    """Broken if a page or a log fills with progress bars, or a terminal shows none."""
+    """If it fails, a page or a log fills with progress bars, or a terminal shows none."""
     mirror.serve("first", good)
     for quiet, shown in ((None, False), (True, False), (False, True)):  # here: not a terminal
         monkeypatch.setenv("LNN_CACHE", str(tmp_path / f"cache {quiet}"))
@@ -653,7 +657,7 @@ def test_progress_bar_only_where_wanted(capsys, tmp_path, monkeypatch, mirror, g
 
 
 def test_fallback_gives_digits_and_a_notice(mirror, tmp_path):
-    """Broken if digits could pass for the data set, or a page could show a path of the machine."""
+    """If it fails, digits pass for the data set, or a page shows a path of the machine."""
     dataset = data.load("mnist", fallback=True)
     assert dataset.name == "digits" and dataset.dim == 64
     for words in ("Tiny is not available", "HTTP 404", "bundled 8×8 digits", "not about Tiny"):
@@ -662,7 +666,7 @@ def test_fallback_gives_digits_and_a_notice(mirror, tmp_path):
 
 
 def test_fallback_is_not_taken_when_the_data_are_there(folder, arrays):
-    """Broken if allowing the fallback changes a run that needs none."""
+    """If it fails, allowing the fallback changes a run that needs none."""
     assert_is_tiny(data.load("mnist", fallback=True, partial=True), arrays)
 
 
@@ -676,13 +680,13 @@ def part_only(folder, arrays):
 
 
 def test_part_of_a_training_set_needs_consent(part_only):
-    """Broken if an experiment could run on a fraction of the data without asking for it."""
+    """If it fails, an experiment runs on a fraction of the data without asking for it."""
     with pytest.raises(data.DataUnavailable, match="partial=True"):
         data.load("mnist")
 
 
 def test_part_of_a_training_set_says_so(part_only, arrays):
-    """Broken if the part is cut or split wrongly, or its notice is missing."""
+    """If it fails, the part is cut or split wrongly, or its notice is missing."""
     dataset = data.load("mnist", partial=True, fallback=True)
     pixels = arrays[IMAGES].reshape(12, 6) / np.float32(255)
     np.testing.assert_array_equal(dataset.train.x.numpy(), pixels[:5])
@@ -694,7 +698,7 @@ def test_part_of_a_training_set_says_so(part_only, arrays):
 
 
 def test_the_whole_training_set_comes_before_the_part(part_only, mirror, good, arrays):
-    """Broken if consent to the part keeps a machine with internet from the whole."""
+    """If it fails, consent to the part keeps a machine with internet from the whole."""
     mirror.serve("first", good)
     dataset = data.load("mnist", partial=True)
     assert_is_tiny(dataset, arrays)
@@ -702,14 +706,15 @@ def test_the_whole_training_set_comes_before_the_part(part_only, mirror, good, a
 
 
 def test_a_damaged_part_is_an_error(part_only):
-    """Broken if a damaged part is used, or silently replaced by digits."""
+    """If it fails, a damaged part is used, or silently replaced by digits."""
     (part_only / PART_LABELS).write_bytes(b"garbage")
     with pytest.raises(data.DataCorrupted, match=PART_LABELS):
         data.load("mnist", partial=True, fallback=True)
 
 
 def test_consent_without_a_part_reports_both_attempts(folder, mirror):
-    """Broken if the error hides that the whole set was tried, or mirrors are asked for the part."""
+    """If it fails, the error hides that the whole set was tried, or mirrors are asked for the
+    part."""
     (folder / IMAGES).unlink()
     with pytest.raises(data.DataUnavailable) as caught:
         data.load("mnist", partial=True)
@@ -721,7 +726,7 @@ def test_consent_without_a_part_reports_both_attempts(folder, mirror):
 
 
 def test_digits_are_scikit_learns_in_file_order():
-    """Broken if samples are lost, doubled, rescaled or moved between the splits."""
+    """If it fails, samples are lost, doubled, rescaled or moved between the splits."""
     dataset, bundle = data.load("digits"), load_digits()
     splits = dataset.train, dataset.validation, dataset.test
     x, y = (torch.cat(parts) for parts in zip(*splits))
@@ -734,7 +739,7 @@ def test_digits_are_scikit_learns_in_file_order():
 
 @pytest.mark.parametrize("name", ["cifar10", "MNIST", "", None])
 def test_an_unknown_name_is_refused_with_the_choices(name):
-    """Broken if a typing error gives a data set, or an error without the choices."""
+    """If it fails, a typing error gives a data set, or an error without the choices."""
     with pytest.raises(ValueError) as caught:
         data.load(name)
     for words in (repr(name), "mnist", "fashion-mnist", "kmnist", "digits"):
@@ -743,14 +748,14 @@ def test_an_unknown_name_is_refused_with_the_choices(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_mirror_is_a_folder(name):
-    """Broken if a mirror without its final slash makes wrong addresses, or stands alone."""
+    """If it fails, a mirror without its final slash makes wrong addresses, or stands alone."""
     mirrors = PUBLISHED[name].mirrors
     assert len(set(mirrors)) >= 2
     assert all(url.startswith("http") and url.endswith("/") for url in mirrors)
 
 
 def test_subsets_are_paired_by_seed_and_leave_the_global_generator_alone():
-    """Broken if two methods at one seed see other samples, or a draw disturbs the training's."""
+    """If it fails, two methods at one seed see other samples, or a draw disturbs the training's."""
     dataset = data.load("digits")
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -764,7 +769,7 @@ def test_subsets_are_paired_by_seed_and_leave_the_global_generator_alone():
 
 @pytest.mark.parametrize("n", [1, 3, 8])
 def test_a_subset_draws_training_samples_without_replacement(n, folder):
-    """Broken if a sample comes twice, from another split, or with another sample's label."""
+    """If it fails, a sample comes twice, from another split, or with another sample's label."""
     dataset = data.load("mnist")  # 8 training samples, all different
     subset = dataset.subset(n, seed=0)
     matches = (subset.x[:, None] == dataset.train.x[None]).all(-1)
@@ -774,14 +779,14 @@ def test_a_subset_draws_training_samples_without_replacement(n, folder):
 
 @pytest.mark.parametrize("n", [0, -1, 9])
 def test_an_impossible_subset_size_is_refused(n, folder):
-    """Broken if an empty or too small subset is trained on without a word."""
+    """If it fails, an empty or too small subset is trained on without a word."""
     with pytest.raises(ValueError, match=rf"n={n} .*\b8\b"):
         data.load("mnist").subset(n, seed=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
 def test_one_hot_is_a_row_of_the_identity(dtype):
-    """Broken if targets are misplaced or have another type than the networks' float32."""
+    """If it fails, targets are misplaced or have another type than the networks' float32."""
     y = torch.tensor([3, 0, 9, 3], dtype=dtype)
     np.testing.assert_array_equal(
         data.one_hot(y).numpy(), np.eye(10, dtype=np.float32)[[3, 0, 9, 3]], strict=True
@@ -791,13 +796,13 @@ def test_one_hot_is_a_row_of_the_identity(dtype):
 
 @pytest.mark.parametrize("bad, words", [(10, "label 10 .* 0…9"), (-1, "label -1 .* 0…9")])
 def test_one_hot_names_the_label_out_of_range(bad, words):
-    """Broken if a wrong label becomes a target of zeros or an error without its value."""
+    """If it fails, a wrong label becomes a target of zeros or an error without its value."""
     with pytest.raises(ValueError, match=words):
         data.one_hot(torch.tensor([0, bad]))
 
 
 def test_one_hot_refuses_fractional_labels():
-    """Broken if 2.7 is cut to 2 without a word."""
+    """If it fails, 2.7 is cut to 2 without a word."""
     with pytest.raises(ValueError, match="torch.float32"):
         data.one_hot(torch.tensor([2.7]))
 
@@ -829,7 +834,8 @@ KNOWN = {
 @needs_real_data
 @pytest.mark.parametrize("name", KNOWN)
 def test_the_real_data_set_is_the_published_one(name, real_data):
-    """Broken if the pinned hashes, the byte order or the split do not fit the published files."""
+    """If it fails, the pinned hashes, the byte order or the split do not fit the published
+    files."""
     dataset = data.load(name)
     x, y = (torch.cat(parts) for parts in zip(dataset.train, dataset.validation))
     assert [len(s.y) for s in (dataset.train, dataset.validation, dataset.test)] == [
@@ -848,7 +854,7 @@ def test_the_real_data_set_is_the_published_one(name, real_data):
 
 @needs_real_data
 def test_the_part_of_kmnist_is_the_beginning_of_the_official_training_set(real_data):
-    """Broken if the pinned part has other labels than the first 7,011 official ones."""
+    """If it fails, the pinned part has other labels than the first 7,011 official ones."""
     if Path(REAL_DATA, "kmnist", IMAGES).exists():
         pytest.skip("LNN_DATA holds all of KMNIST")
     dataset = data.load("kmnist", partial=True)

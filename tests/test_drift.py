@@ -63,7 +63,8 @@ def test_records_have_not_drifted(run):
 @pytest.mark.parametrize("run", [lrrn_experiments.table1([0])[1], lrrn_experiments.figure2([0])[1],
                                  robustness.by_training_and_construction([0])[3]], ids=lambda run: type(run).__name__)
 def test_the_second_papers_records_have_not_drifted(run):
-    """The same for pages on LRRNs and beside them: all that is measured after an epoch."""
+    """The pages on LRRNs and beside them: all that is measured after an epoch. If it fails, they
+    show what the committed code does not compute."""
     assert run.dataset == ("mnist" if isinstance(run, robustness.Robustness) else "kmnist")
     assert drifted(run, epochs=1) == set()
 
@@ -72,5 +73,6 @@ def test_the_second_papers_records_have_not_drifted(run):
 @pytest.mark.parametrize("bug", [{"beta": 0.2625}, {"init": "normal"}, {"learning_rate": 2.1e-4}],
                          ids=lambda bug: next(iter(bug)))
 def test_a_real_drift_is_seen(bug):
-    """β or the step size off by 5 %, other initial weights: if it fails, SPREAD hides real drift."""
+    """β or the step size off by 5 %, other initial weights: if it fails, SPREAD hides real
+    drift."""
     assert "objective" in drifted(PUBLISHED[1], epochs=1, **bug)

@@ -166,7 +166,8 @@ def test_settings_at_their_bounds_are_accepted(settings):
 
 
 def test_methods_are_paired(monkeypatch):
-    """Same samples, same initial weights, same attacks: if it fails, paired tests compare nothing."""
+    """Same samples, same initial weights, same attacks: if it fails, paired tests compare
+    nothing."""
     seen = []
 
     def spy(net, objective, train, *_, generator, **__):
@@ -272,7 +273,8 @@ def test_brackets_are_those_of_the_trained_network(monkeypatch):
 
 
 def test_standardised_samples(monkeypatch):
-    """If it fails, "standardised" images are scaled by what training must not know, or not at all."""
+    """If it fails, "standardised" images are scaled by what training must not know, or not at
+    all."""
     seen = []
     monkeypatch.setattr(experiments, "fit", lambda *args, **_: seen.append(args[2:]))
     dataclasses.replace(TINY, standardise=True).execute()

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browsing import BARE, PAGE, browser, shown  # noqa: F401 - fixtures
+from browsing import BARE, PAGE
 from colours import LEGIBLE, contrast, over
 from test_widgets import CLASSES, each_class
 
@@ -76,7 +76,7 @@ def past_the_border(cls):
 @each_class
 @pytest.mark.parametrize("system", ["light", "dark"])
 @pytest.mark.parametrize("paper", ["light", "dark"])
-def test_words_are_legible_on_pages_without_a_theme(shown, cls, paper, system):  # noqa: F811
+def test_words_are_legible_on_pages_without_a_theme(shown, cls, paper, system):
     """If it fails, ink goes by what the reader's system prefers, and not by what it stands on."""
     background, ink = BARE_PAGES[paper]
     page = shown(past_the_border(cls), color_scheme=system, spy=SPY,
@@ -92,7 +92,7 @@ def test_words_are_legible_on_pages_without_a_theme(shown, cls, paper, system): 
 
 @each_class
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_words_are_legible_in_the_book(shown, cls, theme):  # noqa: F811
+def test_words_are_legible_in_the_book(shown, cls, theme):
     """If it fails, a curve's name has its curve's colour where that is no colour for words; or a
     dark page is printed in light ink."""
     page = shown(past_the_border(cls), theme=theme, spy=SPY)
@@ -105,7 +105,7 @@ def test_words_are_legible_in_the_book(shown, cls, theme):  # noqa: F811
 @pytest.mark.parametrize("declared, system, expected", [
     ("dark", "light", "rgb(20, 24, 30)"), ("light", "dark", "rgb(255, 255, 255)"),
     ("light dark", "dark", "rgb(20, 24, 30)"), ("light dark", "light", "rgb(255, 255, 255)")])
-def test_follows_the_scheme_that_a_page_declares(shown, declared, system, expected):  # noqa: F811
+def test_follows_the_scheme_that_a_page_declares(shown, declared, system, expected):
     """If it fails, a page that says that it is dark has a white sheet in its middle."""
     head = f'<meta name="color-scheme" content="{declared}">'
     page = shown(widgets.Landscape(), color_scheme=system,
@@ -135,7 +135,7 @@ LEFTS = """element => Array.from(element.firstChild.data, (_, i) => {
 @pytest.mark.parametrize("cls, name", MARKED)
 @pytest.mark.parametrize("direction", ["ltr", "rtl"])
 @pytest.mark.parametrize("settings", [{}, "lit"])
-def test_marks_stand_where_the_thumb_would(shown, cls, name, direction, settings):  # noqa: F811
+def test_marks_stand_where_the_thumb_would(shown, cls, name, direction, settings):
     """If it fails, a mark on a right-to-left page warns of another value than the slider's."""
     page = shown(past_the_border(cls) if settings else cls(),
                  page=PAGE.replace("<html ", f'<html dir="{direction}" '))
@@ -149,7 +149,7 @@ def test_marks_stand_where_the_thumb_would(shown, cls, name, direction, settings
 
 
 @pytest.mark.parametrize("direction", ["ltr", "rtl"])
-def test_numbers_keep_their_sign_on_the_left(shown, direction):  # noqa: F811
+def test_numbers_keep_their_sign_on_the_left(shown, direction):
     """If it fails, a right-to-left page writes −1 as 1−, and pictures are other than elsewhere."""
     page = shown(widgets.OneUnit(), page=PAGE.replace("<html ", f'<html dir="{direction}" '))
     lefts = page.root.locator("output[data-value=a]").evaluate(LEFTS)
@@ -189,7 +189,7 @@ def assert_all_shown(page, count):
 
 
 @each_class
-def test_scripts_may_run_from_the_head(shown, cls):  # noqa: F811
+def test_scripts_may_run_from_the_head(shown, cls):
     """If it fails, a system that puts scripts elsewhere gets an error, or a picture in its head."""
     page = shown(cls(), page=INSERTED)
     assert_all_shown(page, len(page.root.locator("canvas").all()) or 1)
@@ -199,8 +199,9 @@ def test_scripts_may_run_from_the_head(shown, cls):  # noqa: F811
     assert page.text(slider) != before
 
 
-def test_scripts_may_run_before_the_page_is_read(shown):  # noqa: F811
-    """If it fails, scripts that stand before what they fill find nothing; or fill one place twice."""
+def test_scripts_may_run_before_the_page_is_read(shown):
+    """If it fails, scripts that stand before what they fill find nothing; or fill one place
+    twice."""
     explorables = [widgets.Landscape(), widgets.Landscape(beta=0.4), widgets.Landscape()]
     scripts, html = parts("\n".join(map(widgets.Explorable.html, explorables)))
     page = shown(page=HEAD.format(scripts=scripts, html=html).replace("{", "{{").replace("}", "}}"))
@@ -209,8 +210,9 @@ def test_scripts_may_run_before_the_page_is_read(shown):  # noqa: F811
     assert betas == ["0.25", "0.40", "0.25"]
 
 
-def test_scripts_without_a_place_do_nothing(shown):  # noqa: F811
-    """If it fails, a copy of the script alone, as a search index makes, raises or draws somewhere."""
+def test_scripts_without_a_place_do_nothing(shown):
+    """If it fails, a copy of the script alone, as a search index makes, raises or draws
+    somewhere."""
     scripts = "".join(parts(cls().html())[0] for cls in CLASSES)
     page = shown(page=HEAD.format(scripts="", html=scripts).replace("{", "{{").replace("}", "}}"))
     page.page.wait_for_load_state("load")

@@ -72,7 +72,8 @@ def test_a_redraw_computes_and_draws_once(cls):
 
 @each_class
 def test_a_redraw_paints_little(cls):
-    """If it fails, a picture has become too heavy for a phone: painting goes by calls and corners."""
+    """If it fails, a picture has become too heavy for a phone: painting goes by calls and
+    corners."""
     page = Page(cls())
     size = """(log => [log.length, log.reduce((sum, { path, pixels }) => sum + (pixels || []).length / 4
         + (path || []).reduce((n, part) => n + (part.points || [0]).length, 0), 0)])"""

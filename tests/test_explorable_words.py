@@ -245,7 +245,8 @@ SANDWICH |= {unit: f"At AROVR's optimum unit {unit} has switched: AROVR has left
     ({"gamma": 0.5, "a": 1.0, "w": -0.3, "beta": 0.2}, "exact"),
     ({"gamma": 4.0, "a": 0.1, "w": -1.0, "beta": 0.3}, "2")])
 def test_sandwich(p, case):
-    """If it fails, an objective or a bound is another number, or the sentence about another case."""
+    """If it fails, an objective or a bound is another number, or the sentence about another
+    case."""
     widget = widgets.Sandwich(**p)
     beta, kappa = widget.beta, bounds.kappa(widget.net, widget.potential.gamma)
     (rovr, arovr), (lower, upper) = widget.objectives(beta), widget.bounds(beta)
@@ -304,7 +305,8 @@ TARGETS = {
     ({"alpha": 0.8, "beta": 1.0, "shown": "along"}, "repels"), ({"alpha": 0.8, "beta": 2.0}, "run"),
     ({"alpha": 0.75, "beta": 2.0, "y1": -0.9}, "run"), ({"alpha": 1.0, "beta": 0.5, "y1": 0.3}, "repels")])
 def test_targets(p, case):
-    """If it fails, a target or an output is another point, or the sentence is about another case."""
+    """If it fails, a target or an output is another point, or the sentence is about another
+    case."""
     widget = widgets.Targets(**p)
     alpha, q = widget.alpha, round(1 - 2 * widget.alpha, 12)
     y, wrong = (target[0].numpy() for target in widget.targets)

@@ -9,8 +9,7 @@ from itertools import pairwise, product
 
 import pytest
 import torch
-from browsing import browser, each_way, has_nan, shown  # noqa: F401 - fixtures
-from test_pages import DESKTOP, PHONE
+from browsing import DESKTOP, PHONE, each_way, has_nan
 from test_widgets import CLASSES, each_class, sliders
 
 from lnn_core import widgets
@@ -26,8 +25,9 @@ PAPER = {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 24, 30)"}
 
 
 @each_class
-def test_opens_clean_on_phones_and_desktops_light_and_dark(shown, cls):  # noqa: F811
-    """A script that fails, asks another server, is wider than a phone, or dark on dark."""
+def test_opens_clean_on_phones_and_desktops_light_and_dark(shown, cls):
+    """If it fails, an explorable fails to start, asks another server, is wider than a phone, or is
+    drawn dark on dark."""
     page, pictures = shown(cls()), set()
     for width, (theme, paper) in product((DESKTOP, PHONE), PAPER.items()):
         page.page.set_viewport_size({"width": width, "height": 900})
@@ -44,8 +44,8 @@ def test_opens_clean_on_phones_and_desktops_light_and_dark(shown, cls):  # noqa:
 
 
 @each_class
-def test_every_slider_answers_to_mouse_keyboard_and_finger(shown, cls):  # noqa: F811
-    """A parameter that some readers cannot change."""
+def test_every_slider_answers_to_mouse_keyboard_and_finger(shown, cls):
+    """If it fails, there is a parameter that some readers cannot change."""
     page = shown(cls(), width=PHONE)
     for control in sliders(cls):
         name, digits = control["name"], control["digits"]
@@ -66,8 +66,8 @@ def test_every_slider_answers_to_mouse_keyboard_and_finger(shown, cls):  # noqa:
 
 
 @each_class
-def test_no_nan_at_the_ends_of_the_sliders(shown, cls):  # noqa: F811
-    """At an extreme setting the picture breaks."""
+def test_no_nan_at_the_ends_of_the_sliders(shown, cls):
+    """If it fails, the picture breaks at an extreme setting."""
     page = shown(cls())
     for key in ("End", "Home"):
         for control in sliders(cls):
@@ -77,8 +77,8 @@ def test_no_nan_at_the_ends_of_the_sliders(shown, cls):  # noqa: F811
 
 
 @each_class
-def test_without_scripts_there_is_a_picture(shown, cls):  # noqa: F811
-    """An empty box where scripts are switched off."""
+def test_without_scripts_there_is_a_picture(shown, cls):
+    """If it fails, readers see an empty box where scripts are switched off."""
     page = shown(cls(), width=PHONE, java_script_enabled=False)
     picture = page.root.locator(".still svg")
     assert picture.bounding_box()["height"] > 100 and picture.bounding_box()["width"] <= PHONE
@@ -86,8 +86,8 @@ def test_without_scripts_there_is_a_picture(shown, cls):  # noqa: F811
     assert "cannot be dragged" in page.root.inner_text()
 
 
-def test_several_on_a_page_do_not_disturb_each_other(shown):  # noqa: F811
-    """Names that two scripts share, or a slider that moves another picture."""
+def test_several_on_a_page_do_not_disturb_each_other(shown):
+    """If it fails, two scripts share names, or a slider moves another picture."""
     explorables = [cls() for cls in CLASSES] + [widgets.Landscape(beta=0.4)]
     page = shown(*explorables)
     assert page.errors == []
@@ -120,8 +120,8 @@ METHODS = ("rovr", "forward", "arovr")
 
 
 @each_way
-def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
-    """The numbers under the picture are not those of the library."""
+def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):
+    """If it fails, the numbers under the picture are not those of the library."""
     page = shown(widgets.Landscape(), width=width, theme=theme)
     for name, share in (("beta", 0.4), ("x", 0.3), ("y", 0.45)):
         before = page.numbers(*METHODS)
@@ -130,8 +130,9 @@ def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F8
         assert page.numbers(*METHODS) == pytest.approx(predicted(**setting(page)), abs=6e-4)
 
 
-def test_a_stronger_attack_widens_the_sandwich(shown):  # noqa: F811
-    """What the front page invites to see: ROVR falls and AROVR rises with β, the loss stays."""
+def test_a_stronger_attack_widens_the_sandwich(shown):
+    """ROVR falls and AROVR rises with β, the loss stays. If it fails, readers do not see what the
+    front page invites them to see."""
     page, seen = shown(widgets.Landscape(beta=0.1)), []
     for share in (0.15, 0.25, 0.35, 0.45):
         page.slide("beta", share)
@@ -140,8 +141,9 @@ def test_a_stronger_attack_widens_the_sandwich(shown):  # noqa: F811
         assert high[0] < low[0] and high[1] == low[1] and high[2] > low[2]
 
 
-def test_the_three_optima_coincide_as_beta_vanishes(shown):  # noqa: F811
-    """β → 0 must give back-propagation's loss, within ℓ/(1 ± 2β), and marks upon each other."""
+def test_the_three_optima_coincide_as_beta_vanishes(shown):
+    """If it fails, β → 0 does not give back-propagation's loss, within ℓ/(1 ± 2β), and marks upon
+    each other."""
     page = shown(widgets.Landscape())
     page.press("beta", "Home")
     beta, (rovr, loss, arovr) = page.number("beta"), page.numbers(*METHODS)
@@ -154,8 +156,8 @@ def test_the_three_optima_coincide_as_beta_vanishes(shown):  # noqa: F811
 
 
 @each_way
-def test_past_the_border_the_border_lights(shown, width, theme):  # noqa: F811
-    """The page goes on showing an optimum where there is none, or warns where there is one."""
+def test_past_the_border_the_border_lights(shown, width, theme):
+    """If it fails, the page shows an optimum where there is none, or warns where there is one."""
     page = shown(widgets.Landscape(beta=0.49), width=width, theme=theme)
     page.press("beta", "ArrowRight")
     assert page.number("beta") == 0.5 and page.number("arovr") == 3  # at z₁ = 0, z₂ = −2
@@ -168,8 +170,9 @@ def test_past_the_border_the_border_lights(shown, width, theme):  # noqa: F811
     assert not page.lit and page.number("arovr") < float("inf")
 
 
-def test_a_dearer_hidden_layer_moves_the_border(shown):  # noqa: F811
-    """What the chapter invites to try: β* = γ/(1 + γ), so that a larger γ₁ makes AROVR finite."""
+def test_a_dearer_hidden_layer_moves_the_border(shown):
+    """β* = γ/(1 + γ), so that a larger γ₁ makes AROVR finite. If it fails, what the chapter invites
+    to try does not happen."""
     page = shown(widgets.Landscape(beta=0.6))
     mark = page.root.locator(".limit").first
     left = mark.bounding_box()["x"]
@@ -181,8 +184,9 @@ def test_a_dearer_hidden_layer_moves_the_border(shown):  # noqa: F811
     assert page.number("rovr") == pytest.approx(TwoUnit(gamma=gamma).rovr(beta), abs=2e-3)
 
 
-def test_sweeps_step_by_step(shown):  # noqa: F811
-    """The stairs of eq. (17): z2 first, then z1; each a third of the one before at β = 1/4."""
+def test_sweeps_step_by_step(shown):
+    """The stairs of eq. (17): z2 first, then z1; each a third of the one before at β = 1/4. If it
+    fails, the picture shows another method."""
     page = shown(widgets.Landscape())
     path = TwoUnit().path(-0.25, 3)
     for passes in (1, 2, 3):
@@ -194,15 +198,16 @@ def test_sweeps_step_by_step(shown):  # noqa: F811
     assert page.number("passes") == 0
 
 
-def test_sweeps_do_not_move_where_the_reader_wants_no_motion(shown):  # noqa: F811
-    """Reduced motion: the end is shown at once."""
+def test_sweeps_do_not_move_where_the_reader_wants_no_motion(shown):
+    """If it fails, readers who asked for reduced motion are not shown the end at once."""
     page = shown(widgets.Landscape())
     page.click("play")
     assert page.number("passes") == 20
 
 
-def test_an_overshooting_sweep_stays_in_the_picture(shown):  # noqa: F811
-    """The chapter's second experiment: ROVR has an optimum, and the bare sweeps go round it."""
+def test_an_overshooting_sweep_stays_in_the_picture(shown):
+    """ROVR has an optimum, and the bare sweeps go round it. If it fails, the chapter's second
+    experiment shows nothing."""
     page = shown(widgets.Landscape(shown="rovr", beta=0.95, gamma=0.25))
     page.click("play")
     path = TwoUnit(gamma=0.25).path(0.95, 20)
@@ -212,23 +217,23 @@ def test_an_overshooting_sweep_stays_in_the_picture(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_the_target_can_be_dragged(shown, pull, width):  # noqa: F811
-    """The dashed line does not follow the mouse or the finger."""
+def test_the_target_can_be_dragged(shown, pull, width):
+    """If it fails, the dashed line does not follow the mouse or the finger."""
     page = shown(widgets.Landscape(), width=width)
     getattr(page, pull)(page.place(2.2, 2.0, LANDSCAPE), page.place(2.2, 0.5, LANDSCAPE))
     assert page.number("y") == pytest.approx(0.5, abs=0.05)
     assert page.numbers(*METHODS) == pytest.approx(predicted(**setting(page)), abs=6e-4)
 
 
-def test_the_forward_pass_can_be_dragged(shown):  # noqa: F811
-    """The square does not follow the mouse: x = z₁ where the unit is on."""
+def test_the_forward_pass_can_be_dragged(shown):
+    """If it fails, the square does not follow the mouse: x = z₁ where the unit is on."""
     page = shown(widgets.Landscape())
     page.drag(page.place(1.0, 1.0, LANDSCAPE), page.place(1.6, 1.0, LANDSCAPE))
     assert page.number("x") == pytest.approx(1.6, abs=0.05)
 
 
-def test_a_drag_past_the_end_is_clamped_with_a_message(shown):  # noqa: F811
-    """The target is lost outside the picture, or stops without a word."""
+def test_a_drag_past_the_end_is_clamped_with_a_message(shown):
+    """If it fails, the target is lost outside the picture, or stops without a word."""
     page = shown(widgets.Landscape())
     page.drag(page.place(2.2, 2.0, LANDSCAPE), page.place(2.2, 3.2, LANDSCAPE))
     assert page.number("y") == 3 and "y goes from −1.00 to 3.00: set to 3.00." in page.status
@@ -236,8 +241,8 @@ def test_a_drag_past_the_end_is_clamped_with_a_message(shown):  # noqa: F811
     assert "set to" not in page.status
 
 
-def test_a_finger_beside_the_handles_scrolls_the_page(shown):  # noqa: F811
-    """A picture that a phone cannot get past."""
+def test_a_finger_beside_the_handles_scrolls_the_page(shown):
+    """If it fails, a phone cannot get past the picture."""
     page = shown(widgets.Landscape(), width=PHONE)
     page.page.evaluate("document.body.style.paddingBottom = '2000px'")
     before = page.number("x"), page.number("y")
@@ -246,16 +251,16 @@ def test_a_finger_beside_the_handles_scrolls_the_page(shown):  # noqa: F811
     assert (page.number("x"), page.number("y")) == before
 
 
-def test_a_finger_on_a_handle_does_not_scroll_the_page(shown):  # noqa: F811
-    """The page runs away under the finger that drags the target."""
+def test_a_finger_on_a_handle_does_not_scroll_the_page(shown):
+    """If it fails, the page runs away under the finger that drags the target."""
     page = shown(widgets.Landscape(), width=PHONE)
     page.page.evaluate("document.body.style.paddingBottom = '2000px'")
     page.swipe(page.place(2.0, 2.0, LANDSCAPE), page.place(2.0, 3.0, LANDSCAPE))
     assert page.page.evaluate("scrollY") == 0 and page.number("y") == pytest.approx(3, abs=0.1)
 
 
-def test_both_landscapes(shown):  # noqa: F811
-    """The choice between U − βℓ and U + βℓ changes nothing."""
+def test_both_landscapes(shown):
+    """If it fails, the choice between U − βℓ and U + βℓ changes nothing."""
     page = shown(widgets.Landscape())
     attacked, words = page.picture(), page.label()
     page.control("shown").select_option("rovr")
@@ -279,8 +284,8 @@ ERRORS = ("fenchelYoungError", "leastSquaresError")
 
 
 @each_way
-def test_prices_are_those_of_lnn_core(shown, width, theme):  # noqa: F811
-    """A number under the picture belongs to another activation function."""
+def test_prices_are_those_of_lnn_core(shown, width, theme):
+    """If it fails, a number under the picture belongs to another activation function."""
     page = shown(widgets.OneUnit(), width=width, theme=theme)
     for i, activation in enumerate(widgets.OneUnit.activation.values):
         page.control("activation").select_option(activation)
@@ -290,8 +295,9 @@ def test_prices_are_those_of_lnn_core(shown, width, theme):  # noqa: F811
         assert page.number("fenchelYoung") >= page.number("leastSquares")
 
 
-def test_a_unit_that_is_off_sends_no_error_under_least_squares(shown):  # noqa: F811
-    """The chapter's first experiment: silent while a < 0; beyond, both prices are the same."""
+def test_a_unit_that_is_off_sends_no_error_under_least_squares(shown):
+    """Silent while a < 0; beyond, both prices are the same. If it fails, the chapter's first
+    experiment shows something else."""
     page = shown(widgets.OneUnit())
     assert page.numbers(*ERRORS) == [0.8, 0]
     assert page.numbers(*PRICE_NAMES) == [1.12, 0.32]  # ½z² + |a|z and ½z²
@@ -302,8 +308,9 @@ def test_a_unit_that_is_off_sends_no_error_under_least_squares(shown):  # noqa: 
     assert page.numbers(*ERRORS) == pytest.approx([0.8 - a] * 2, abs=1e-9)
 
 
-def test_a_saturated_unit(shown):  # noqa: F811
-    """The chapter's second experiment: tanh at a = 3, z = 0; and z > 1 is out of reach."""
+def test_a_saturated_unit(shown):
+    """tanh at a = 3, z = 0; and z > 1 is out of reach. If it fails, the chapter's second experiment
+    shows something else."""
     page = shown(widgets.OneUnit(activation="tanh", z=0.0))
     page.press("a", "End")
     fenchel_young, least_squares = page.numbers(*ERRORS)
@@ -314,16 +321,16 @@ def test_a_saturated_unit(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_the_point_on_the_graph_can_be_dragged(shown, pull, width):  # noqa: F811
-    """One handle, two parameters: (a, z) follows the mouse or the finger."""
+def test_the_point_on_the_graph_can_be_dragged(shown, pull, width):
+    """One handle, two parameters. If it fails, (a, z) does not follow the mouse or the finger."""
     page = shown(widgets.OneUnit(), width=width)
     start, end = (page.place(a, z, GRAPH, panel=1) for a, z in ((-1.0, 0.8), (1.5, 2.0)))
     getattr(page, pull)(start, end, panel=1)
     assert page.numbers("a", "z") == pytest.approx([1.5, 2.0], abs=0.06)
 
 
-def test_the_handles_of_the_prices(shown):  # noqa: F811
-    """The line at z and the diamond at a do not follow the mouse."""
+def test_the_handles_of_the_prices(shown):
+    """If it fails, the line at z and the diamond at a do not follow the mouse."""
     page = shown(widgets.OneUnit())
     page.drag(page.place(0.8, 2.0, PRICES), page.place(1.7, 2.0, PRICES))
     page.drag(page.place(-1.0, 0.0, PRICES), page.place(0.5, 0.0, PRICES))

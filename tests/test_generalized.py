@@ -58,7 +58,7 @@ def slope_error(objective, net, x, y, tensors, step=1e-5):
 
 @pytest.mark.parametrize(("beta", "weight", "gamma"), [(0.3, 1.0, 1.0), (0.3, 0.7, 1.3), (0.6, 2.0, 2.0)])
 def test_element_wise_is_equation_13_then_arovr(beta, weight, gamma):
-    """c·½‖r‖²/(1 − cβ) with c = 2λγ/(2λγ − β): wrong if (12) had a ½ or λ were dropped."""
+    """c·½‖r‖²/(1 − cβ) with c = 2λγ/(2λγ − β). If it fails, (12) has a ½, or λ is dropped."""
     net, x, y, loss = one_layer()
     c = 2 * weight * gamma / (2 * weight * gamma - beta)
     values = GeneralizedAROVR(beta, ElementWise([gamma]), weight)(net, x, y, reduction="none")
@@ -66,7 +66,8 @@ def test_element_wise_is_equation_13_then_arovr(beta, weight, gamma):
 
 
 def test_element_wise_adversary_maximises_over_the_output():
-    """z_L⁻ is where (13) is attained, by search over a line through z_L*; below, z⁻ = z*."""
+    """z_L⁻ is where (13) is attained, by search over a line through z_L*; below, z⁻ = z*. If it
+    fails, the activations are not those of the value."""
     net = random_network(1, [2, 3, 1])
     x, y = random_inputs(1, net)
     objective = GeneralizedAROVR(0.2, ElementWise([1.0, 0.8]), 0.9, solver=EXACT)
@@ -80,7 +81,8 @@ def test_element_wise_adversary_maximises_over_the_output():
 
 
 def test_element_wise_with_one_gamma_a_unit():
-    """Each output unit has its own c: the sum of the one-unit closed forms."""
+    """Each output unit has its own c: the sum of the one-unit closed forms. If it fails, one unit's
+    c is used for all."""
     net, x, y, _ = one_layer()
     gamma = torch.tensor([0.7, 2.0], dtype=torch.float64)
     c = 2 * gamma / (2 * gamma - 0.3)
@@ -90,7 +92,8 @@ def test_element_wise_with_one_gamma_a_unit():
 
 
 def test_element_wise_with_a_linear_loss():
-    """gᵀz: the distance adds β‖g‖²/(4λγ) and AROVR adds β‖g‖²/2, both free of θ."""
+    """gᵀz: the distance adds β‖g‖²/(4λγ) and AROVR adds β‖g‖²/2, both free of θ. If it fails, the
+    distance is only right for squares."""
     net, x, y, _ = one_layer()
     values = GeneralizedAROVR(0.3, ElementWise([1.2]), 0.5, loss=lnn.Linear)(net, x, y, "none")
     square = y.square().sum(1)
@@ -98,7 +101,8 @@ def test_element_wise_with_a_linear_loss():
 
 
 def test_potential_distance_is_equation_16_on_one_layer():
-    """½‖r‖²·λγ/(λγ − β), eq. (13) with λγ for γ: below AROVR for λγ > 1, so (15) escapes Prop. 3.1."""
+    """½‖r‖²·λγ/(λγ − β), eq. (13) with λγ for γ: below AROVR for λγ > 1, so (15) escapes Prop. 3.1.
+    If it fails, λ is dropped or counted twice."""
     net, x, y, loss = one_layer()
     for weight, gamma in ((1.0, 0.6), (0.5, 3.0)):
         values = GeneralizedAROVR(0.3, PotentialDistance([gamma]), weight)(net, x, y, "none")
@@ -109,7 +113,8 @@ def test_potential_distance_is_equation_16_on_one_layer():
 
 
 def test_users_distance_reaches_the_closed_form():
-    """A user's own formula for (12), found by L-BFGS-B over (z⁻, z*), equals ElementWise."""
+    """A user's own formula for (12), found by L-BFGS-B over (z⁻, z*), equals ElementWise. If it
+    fails, the search is weaker than the formula."""
     net = random_network(2, [3, 3, 2])
     x, y = random_inputs(2, net)
     gamma = [0.9, 1.4]
@@ -126,7 +131,8 @@ def test_users_distance_reaches_the_closed_form():
 
 @each_base
 def test_potential_distance_equals_arovr_with_the_reweighted_potential(base):
-    """Eqs. (15) and (16) with λ folded into γ, gradient included."""
+    """Eqs. (15) and (16) with λ folded into γ, gradient included. If it fails, the shortcut
+    computes something else."""
     net = random_network(3, [3, 4, 2])
     x, y = random_inputs(3, net)
     gamma, weight = [0.5, 1.5], 1.2
@@ -140,7 +146,8 @@ def test_potential_distance_equals_arovr_with_the_reweighted_potential(base):
 def test_tilted_potential_is_contrastive():
     """Eq. (6): with U^g the value is measured from min U^g, closed form a = z*, one layer.
 
-    min over z* shifts a by −g/γ; the distance of (13) acts on the shifted residual.
+    min over z* shifts a by −g/γ; the distance of (13) acts on the shifted residual. If it fails,
+    the tilt is lost in one of both.
     """
     net, x, y, _ = one_layer()
     g = torch.tensor([0.4, -0.3], dtype=torch.float64)
@@ -156,7 +163,8 @@ def test_tilted_potential_is_contrastive():
 
 
 def test_bounded_output_stops_the_adversary():
-    """With an output in [0, 1] both z⁻ and z* stay in it: a grid over both, ElementWise included."""
+    """With an output in [0, 1] both z⁻ and z* stay in it: a grid over both, ElementWise included.
+    If it fails, the adversary leaves the range of the outputs."""
     net = random_network(4, [1, 1], output=lnn.Box(0, 1))
     x, y = random_inputs(4, net)
     a = (x * net.weight(1) + net.biases[0]).detach()
@@ -171,7 +179,8 @@ def test_bounded_output_stops_the_adversary():
 
 @pytest.mark.parametrize("distance", [ElementWise([1.1]), element_wise([1.1])], ids=["closed", "user's"])
 def test_least_squares_lets_activations_leave_the_range(distance):
-    """Under eq. (1) z need not be in [0, 1] even if f is: (13) then holds with r = f(a) − y."""
+    """Under eq. (1) z need not be in [0, 1] even if f is: (13) then holds with r = f(a) − y. If it
+    fails, they are held in it."""
     net = random_network(4, [2, 2], output=lnn.Box(0, 1))
     x, y = random_inputs(4, net)
     c = 2.2 / (2.2 - 0.3)
@@ -208,7 +217,8 @@ BRUTE = {
 @pytest.mark.parametrize("name", BRUTE)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_generalized_against_brute_force(name, seed):
-    """The joint maximum on 1-1-1 ReLU networks, with and without a closed form."""
+    """The joint maximum on 1-1-1 ReLU networks, with and without a closed form. If it fails, the
+    value is not the maximum."""
     ours, theirs = BRUTE[name]
     net = random_network(seed, [1, 1, 1], scale=0.8)
     x, y = random_inputs(seed, net, samples=2)
@@ -223,7 +233,8 @@ def test_generalized_against_brute_force(name, seed):
 @settings(max_examples=20)
 @given(net=networks(max_depth=3, scales=(0.3, 0.8)), seed=seeds, base=st.sampled_from(POTENTIALS))
 def test_proposition_3_1_for_a_users_distance(net, seed, base):
-    """AROVR ≤ generalized AROVR for every sample; fails if a start is dropped or left for worse."""
+    """AROVR ≤ generalized AROVR for every sample. If it fails, a start is dropped or left for
+    worse."""
     x, y = random_inputs(seed % 2**31, net, samples=2)
     smaller = lnn.AROVR(0.05, potential=base)(net, x, y, "none")
     larger = GeneralizedAROVR(0.05, coupled, potential=base)(net, x, y, "none")
@@ -232,7 +243,8 @@ def test_proposition_3_1_for_a_users_distance(net, seed, base):
 
 @each_base
 def test_proposition_3_1_against_the_global_optimum(base):
-    """The same with AROVR's global optimum, on toy networks and all activations."""
+    """The same with AROVR's global optimum, on toy networks and all activations. If it fails, the
+    search ends below what it must find."""
     for seed, activation in enumerate((lnn.ReLU(), lnn.Box(0, 1), lnn.Tanh())):
         net = random_network(seed, [1, 1, 1], activation)
         x, y = random_inputs(seed, net, samples=2)
@@ -249,7 +261,8 @@ def learned(gamma):
 
 
 def test_minimising_over_gamma_ends_in_arovr():
-    """The value falls with γ at any γ, and as γ → ∞ tends to AROVR like 1/γ while z⁻ → z*."""
+    """The value falls with γ at any γ, and as γ → ∞ tends to AROVR like 1/γ while z⁻ → z*. If it
+    fails, γ does not act as the chapter says."""
     net = random_network(6, [2, 2, 2])
     x, y = random_inputs(6, net)
     arovr = lnn.AROVR(0.1, solver=EXACT)(net, x, y)
@@ -267,7 +280,8 @@ def test_minimising_over_gamma_ends_in_arovr():
 
 
 def test_maximising_over_gamma_makes_adversary_and_network_independent():
-    """As γ → 0: z* → the forward pass, z⁻ → the farthest corner from y whatever x is."""
+    """As γ → 0: z* → the forward pass, z⁻ → the farthest corner from y whatever x is. If it fails,
+    γ does not act as the chapter says."""
     net = random_network(7, [2, 3, 2], output=lnn.Box(0, 1))
     x, _ = random_inputs(7, net)
     labels = torch.tensor([0, 1, 1])
@@ -292,7 +306,8 @@ GRADIENTS = {"element-wise": ElementWise([0.8, 1.1]), "potential": PotentialDist
 
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_gradients_against_finite_differences(name):
-    """In weights, biases and x: wrong if the envelope were taken at fixed (not found) activations."""
+    """In weights, biases and x. If it fails, the envelope is taken at other activations than those
+    found."""
     net = random_network(8, [2, 3, 2], lnn.Tanh())
     x, y = random_inputs(8, net, samples=2)
     x.requires_grad_()
@@ -301,7 +316,8 @@ def test_gradients_against_finite_differences(name):
 
 
 def test_gradient_in_the_distances_own_parameters():
-    """Meta-learning γ: d value/dγ by backward() against finite differences."""
+    """Meta-learning γ: d value/dγ by backward() against finite differences. If it fails, it learns
+    by a wrong slope."""
     net = random_network(9, [2, 2, 2])
     x, y = random_inputs(9, net)
     gamma = torch.tensor([0.9, 1.3], dtype=torch.float64, requires_grad=True)
@@ -312,7 +328,8 @@ def test_gradient_in_the_distances_own_parameters():
 @pytest.mark.parametrize("distance", [ElementWise([1.0, 1.0]), PotentialDistance([1.0, 1.0]), coupled],
                          ids=["element-wise", "potential", "user's"])
 def test_float32_and_report(distance):
-    """A float32 network gets float32 results, near float64's, with a report for every sample."""
+    """A float32 network gets float32 results, near float64's, with a report for every sample. If it
+    fails, the search changes the network's type, or does not say how it ended."""
     net = random_network(10, [3, 4, 2])
     x, y = random_inputs(10, net)
     objective = GeneralizedAROVR(0.1, distance)
@@ -337,13 +354,14 @@ def zero_forward_only(net, x):
     (lambda z, other: (z[1] - other[1]).square().sum(1).sqrt(), "no finite gradient"),
 ], ids=["offset", "shape", "root"])
 def test_unfit_distances_are_refused(distance, message):
+    """If it fails, a distance that means nothing for the network is searched with."""
     net, x, y, _ = one_layer()
     with pytest.raises(ValueError, match=message):
         GeneralizedAROVR(0.1, distance)(net, x, y)
 
 
 def test_distance_that_is_zero_only_at_the_forward_pass_is_refused():
-    """d_γ(z, z) = U(z; x) would break Proposition 3.1 silently."""
+    """If it fails, d_γ(z, z) = U(z; x) breaks Proposition 3.1 silently."""
     net, x, y, _ = one_layer()
     with pytest.raises(ValueError, match="at random activations must be 0"):
         GeneralizedAROVR(0.1, zero_forward_only(net, x))(net, x, y)
@@ -356,6 +374,7 @@ def test_distance_that_is_zero_only_at_the_forward_pass_is_refused():
     (lambda: PotentialDistance([0.0]), "gamma_1=0.0 must be positive"),
 ])
 def test_bad_parameters_are_refused_at_once(build, message):
+    """If it fails, a bad λ or γ is found out in the middle of a training, or never."""
     with pytest.raises(ValueError, match=message):
         build()
 
@@ -368,6 +387,7 @@ def test_bad_parameters_are_refused_at_once(build, message):
     (GeneralizedAROVR(1.5, coupled), r"beta=1\.5 must be below gamma_L=1"),
 ], ids=repr)
 def test_beta_that_cannot_be_bounded_is_refused_before_computing(objective, message, monkeypatch):
+    """If it fails, a search without a maximum runs to its end."""
     net, x, y, _ = one_layer()
     monkeypatch.setattr("lnn_core.generalized.infer", lambda *args, **kwargs: pytest.fail("computed"))
     with pytest.raises(ValueError, match=message):
@@ -376,20 +396,23 @@ def test_beta_that_cannot_be_bounded_is_refused_before_computing(objective, mess
 
 @pytest.mark.parametrize("gamma", [0.0, 0.1, 0.149])
 def test_unbounded_maximum_raises(gamma):
-    """2λγ < β with a user's distance: only the search can notice, and it must not return a number."""
+    """2λγ < β with a user's distance: only the search can notice. If it fails, it returns a
+    number."""
     net, x, y, _ = one_layer()
     with pytest.raises(lnn.InferenceDiverged, match="of 3 samples ran away"):
         GeneralizedAROVR(0.3, element_wise([gamma]))(net, x, y)
 
 
 def test_reprs_name_the_distance():
+    """If it fails, a report does not say which objective it is of."""
     assert repr(GeneralizedAROVR(0.1, coupled)) == "GeneralizedAROVR(beta=0.1, coupled, weight=1)"
     assert "ElementWise([1.0])" in repr(GeneralizedAROVR(0.1, ElementWise([1.0])))
     assert "PotentialDistance([1.0], FenchelYoung())" in repr(GeneralizedAROVR(0.1, PotentialDistance([1.0])))
 
 
 def test_gap_is_half_the_squared_slope_over_the_energy():
-    """At any activations, not only optimal ones; where the energy is zero the gap is, too."""
+    """At any activations, not only optimal ones; where the energy is zero the gap is, too. If it
+    fails, the search stops too early or never."""
     net = random_network(3, [2, 3, 2], lnn.Identity())
     x, y = random_inputs(3, net)
     objective = GeneralizedAROVR(0.1, coupled)

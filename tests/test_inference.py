@@ -249,7 +249,8 @@ def test_the_papers_solver_reports_its_gap(weight):
 
 
 def test_activations_that_run_away_are_an_error():
-    """Sweeps above the exact threshold of a linear network: if it fails, NaN reaches the weights."""
+    """Sweeps above the exact threshold of a linear network: if it fails, NaN reaches the
+    weights."""
     net = random_network(5, [4, 6, 3], lnn.Identity(), scale=6.0, dtype=torch.float32)
     x, y = random_inputs(5, net)
     energy = lnn.FenchelYoung() - 0.9 * lnn.Euclidean(y)

@@ -3,16 +3,7 @@
 import math
 
 import pytest
-from browsing import Shown
-from test_pages import (  # noqa: F401 - fixtures
-    DESKTOP,
-    PHONE,
-    address,
-    browser,
-    build,
-    site,
-    soup,
-)
+from browsing import DESKTOP, PHONE, Shown
 
 from lnn_core import widgets
 from lnn_core.widgets.two_unit import TwoUnit
@@ -25,7 +16,7 @@ SHEET = "[getComputedStyle(s).color, getComputedStyle(s.closest('.text_html')).b
 
 
 @pytest.fixture
-def opened(browser):  # noqa: F811
+def opened(browser):
     """Opens a page of the book; formulas stay as they are: nothing moves under the mouse."""
     contexts = []
 
@@ -47,8 +38,9 @@ def predicted(page):
     return [unit.rovr(beta), unit.loss(), unit.arovr(beta) if beta < unit.border else math.inf]
 
 
-def test_front_page_opens_with_the_landscape(soup, site):  # noqa: F811
-    """Before the first section a reader sees text only; or the code that makes the picture."""
+def test_front_page_opens_with_the_landscape(soup, site):
+    """If it fails, a reader sees text only before the first section; or the code that makes the
+    picture."""
     article = soup(site / FRONT).select_one("article")
     explorable = article.select_one(".lnn-explorable")
     titles = explorable.find_all_previous("h2")
@@ -57,8 +49,8 @@ def test_front_page_opens_with_the_landscape(soup, site):  # noqa: F811
 
 
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_front_page_can_be_dragged(opened, address, width):  # noqa: F811
-    """The theme's styles or scripts get in the way."""
+def test_front_page_can_be_dragged(opened, address, width):
+    """If it fails, the theme's styles or scripts get in the way."""
     page = opened(f"{address}/{FRONT}", width)
     page.slide("beta", 0.4)
     assert page.number("beta") > 0.25
@@ -68,8 +60,9 @@ def test_front_page_can_be_dragged(opened, address, width):  # noqa: F811
     assert page.numbers(*METHODS) == pytest.approx(predicted(page), abs=6e-4)
 
 
-def test_front_page_follows_the_switch_of_the_theme(opened, address):  # noqa: F811
-    """Light ink on light paper after the reader has pressed the book's own button."""
+def test_front_page_follows_the_switch_of_the_theme(opened, address):
+    """If it fails, there is light ink on light paper after the reader has pressed the book's own
+    button."""
     page, papers = opened(f"{address}/{FRONT}"), set()
     for theme in ("light", "dark"):
         page.page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
@@ -81,15 +74,16 @@ def test_front_page_follows_the_switch_of_the_theme(opened, address):  # noqa: F
     assert len(papers) == 2
 
 
-def test_front_page_works_from_the_file_system(opened, site):  # noqa: F811
-    """A reader who opens the page that `make book` printed has no web server."""
+def test_front_page_works_from_the_file_system(opened, site):
+    """If it fails, a reader who opens the page that `make book` printed, without a web server,
+    cannot drag anything."""
     page = opened((site / FRONT).as_uri(), PHONE)
     page.slide("beta", 0.1)
     assert page.numbers(*METHODS) == pytest.approx(predicted(page), abs=6e-4)
 
 
-def test_front_page_without_scripts(opened, site):  # noqa: F811
-    """An empty box where scripts are switched off."""
+def test_front_page_without_scripts(opened, site):
+    """If it fails, there is an empty box where scripts are switched off."""
     page = opened((site / FRONT).as_uri(), PHONE, java_script_enabled=False)
     picture = page.root.locator(".still svg")
     assert picture.bounding_box()["height"] > 100 and picture.bounding_box()["width"] <= PHONE
@@ -102,8 +96,8 @@ def test_front_page_without_scripts(opened, site):  # noqa: F811
     ("book/foundations/inference.html", widgets.Landscape),
     ("book/lrrn/lipschitz.html", widgets.Gains),
 ])
-def test_chapters_have_their_explorable(opened, site, name, explorable):  # noqa: F811
-    """A chapter's explorable is lost in the build, or does not start there."""
+def test_chapters_have_their_explorable(opened, site, name, explorable):
+    """If it fails, a chapter's explorable is lost in the build, or does not start there."""
     page = opened((site / name).as_uri())
     slider = explorable.controls()[0]["name"]
     before = page.text(slider)

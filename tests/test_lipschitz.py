@@ -42,7 +42,8 @@ def chains(draw, functions=tuple(FUNCTIONS), least=1):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_all_activation_patterns_of_a_planar_network(seed):
-    """Every cell of a line arrangement has a vertex: around the vertices lie all patterns."""
+    """Every cell of a line arrangement has a vertex: around the vertices lie all patterns. If it
+    fails, a pattern is missed, and with it perhaps the steepest."""
     net = random_network(seed, (2, 6, 3))
     W, V = matrices(net)
     b = net.biases[0].detach().numpy()
@@ -61,7 +62,8 @@ def test_all_activation_patterns_of_a_planar_network(seed):
 
 @pytest.mark.parametrize("activation", CURVED)
 def test_slopes_on_a_line(activation):
-    """A fine grid knows the largest slope of a network of one variable, whatever f is."""
+    """A fine grid knows the largest slope of a network of one variable, whatever f is. If it fails,
+    the lower bound is above it, or far below."""
     net = random_network(3, (1, 7, 6, 2), activation)
     grid = torch.linspace(-20, 20, 400_001, dtype=torch.float64)[:, None]
     with torch.no_grad():
@@ -71,7 +73,7 @@ def test_slopes_on_a_line(activation):
 
 
 def test_climbing_finds_more_than_the_samples_show():
-    """Broken if it moves the wrong way, or not at all. 3·relu(x − 1) + relu(x) has slope 1 at
+    """If it fails, it moves the wrong way, or not at all. 3·relu(x − 1) + relu(x) has slope 1 at
     0.8 and 4, its constant, from 1 on: a quarter and the whole of the sample's length get there,
     and only uphill."""
     net = lnn.LiftedNetwork((1, 2, 1), dtype=torch.float64)
@@ -86,7 +88,7 @@ def test_climbing_finds_more_than_the_samples_show():
 def test_climbing_tries_these_lengths(length):
     """w·v·tanh′ is largest at −0.7, which a step of one of the lengths, times 4, reaches exactly.
 
-    From the longest sample, 4, no single step does.
+    From the longest sample, 4, no single step does. If it fails, steps have other lengths.
     """
     net = lnn.LiftedNetwork([1, 1, 1], lnn.Tanh(), dtype=torch.float64)
     with torch.no_grad():
@@ -97,7 +99,7 @@ def test_climbing_tries_these_lengths(length):
 
 
 def test_climbing_loses_nothing_and_repeats_itself():
-    """Broken if the samples' maximum is left behind, or random numbers are drawn."""
+    """If it fails, the samples' maximum is left behind, or random numbers are drawn."""
     net = random_network(0, (8, 24, 24, 4))
     x = normal(5, 8)
     assert lipschitz.lower(net, x, 6) >= lipschitz.jacobian_norms(net, x).max()
@@ -106,7 +108,8 @@ def test_climbing_loses_nothing_and_repeats_itself():
 
 @given(chains(), st.integers(0, 10**6))
 def test_no_pair_of_points_beats_the_certificate(net, seed):
-    """‖z_L(x) − z_L(y)‖ ≤ certified·‖x − y‖ near and far: what the number promises."""
+    """‖z_L(x) − z_L(y)‖ ≤ certified·‖x − y‖ near and far: what the number promises. If it fails, it
+    does not hold."""
     x = 3 * normal(50, net.sizes[0], seed=seed)
     y = x + torch.logspace(-4, 1, 50, dtype=x.dtype)[:, None] * normal(*x.shape, seed=seed + 1)
     with torch.no_grad():
@@ -133,7 +136,8 @@ def lipsdp(weights, multipliers, rho):
 
 @given(chains(CURVED, least=2))
 def test_the_multipliers_certify_every_relaxation(net):
-    """LipSDP's matrix is positive semidefinite at ρ, and no longer just below it."""
+    """LipSDP's matrix is positive semidefinite at ρ, and no longer just below it. If it fails, ρ is
+    no bound, or not the least."""
     t = torch.tensor([0.5, *lipschitz.RELAXATIONS, 1.9], dtype=torch.float64)
     bounds, multipliers = lipschitz._composed([w.detach() for w in net.weights], t)
     for i, rho in enumerate(bounds.tolist()):
@@ -149,7 +153,8 @@ def test_the_multipliers_certify_every_relaxation(net):
 
 
 def test_the_published_recursion():
-    """t = 1 is ECLipsE-Fast as printed, with explicit inverses; the default is no worse."""
+    """t = 1 is ECLipsE-Fast as printed, with explicit inverses; the default is no worse. If it
+    fails, it is another method."""
     net = random_network(5, (9, 12, 11, 7, 3))
     W, X = matrices(net), np.eye(9)
     for weight in W[:-1]:
@@ -163,8 +168,8 @@ def test_the_published_recursion():
 
 
 def test_relaxations_in_closed_form():
-    """Broken if not the best t is taken. W_1 = diag(1, ½) and W_2 = (0, 1) have σ_1 = 1, λ_1 = 2t
-    and X_1 = diag(2t − t², 2t − t²/4): ρ² = 1/(2t − t²/4), the smaller the larger t is."""
+    """If it fails, not the best t is taken. W_1 = diag(1, ½) and W_2 = (0, 1) have σ_1 = 1, λ_1 =
+    2t and X_1 = diag(2t − t², 2t − t²/4): ρ² = 1/(2t − t²/4), the smaller the larger t is."""
     net = lnn.LiftedNetwork((2, 2, 1), dtype=torch.float64)
     net.weights[0].data = torch.tensor([[1.0, 0.0], [0.0, 0.5]], dtype=torch.float64)
     net.weights[1].data = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
@@ -175,7 +180,8 @@ def test_relaxations_in_closed_form():
 
 @given(chains(), st.integers(0, 10**6))
 def test_the_bracket_is_ordered(net, seed):
-    """lower ≤ certified ≤ trivial, the latter as t = 1 is among the relaxations."""
+    """lower ≤ certified ≤ trivial, the latter as t = 1 is among the relaxations. If it fails, one
+    of the three is wrong."""
     found = lipschitz.bracket(net, normal(6, net.sizes[0], seed=seed))
     assert found.lower <= found.certified * ABOVE + 1e-12
     assert found.certified <= found.trivial * ABOVE
@@ -186,7 +192,8 @@ def test_the_bracket_is_ordered(net, seed):
 
 @pytest.mark.parametrize("sizes", [(5, 3), (4, 6, 5, 3)])
 def test_linear_networks_are_exact(sizes):
-    """All but the product of norms are ‖W_L⋯W_1‖₂, and that too for orthogonal weights."""
+    """All but the product of norms are ‖W_L⋯W_1‖₂, and that too for orthogonal weights. If it
+    fails, a factor is missing."""
     net = random_network(0, sizes, lnn.Identity())
     exact = norm(np.linalg.multi_dot([np.eye(3), *matrices(net)[::-1]]))
     found = lipschitz.bracket(net, normal(4, sizes[0]))
@@ -197,7 +204,8 @@ def test_linear_networks_are_exact(sizes):
 
 
 def test_the_surrogate_is_no_bound():
-    """|x| has constant 1 and surrogate 0; two ramps that never overlap have 1 and 2."""
+    """|x| has constant 1 and surrogate 0; two ramps that never overlap have 1 and 2. If it fails,
+    the surrogate is something else than what the chapter warns of."""
     for signs, bias, surrogate in (((1.0, 1.0), 0.0, 0.0), ((1.0, -1.0), -1.0, 2.0)):
         net = lnn.LiftedNetwork((1, 2, 1), dtype=torch.float64)
         net.weights[0].data = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
@@ -210,7 +218,8 @@ def test_the_surrogate_is_no_bound():
 
 @pytest.mark.parametrize("factor", [-3.0, 1e-60, 1e60])
 def test_scaling_a_weight_scales_the_bracket(factor):
-    """By |c|, without overflow on the way; the last weight, so that patterns stay."""
+    """By |c|, without overflow on the way; the last weight, so that patterns stay. If it fails, the
+    bracket depends on units."""
     net = random_network(2, (4, 6, 5, 3))
     x = normal(8, 4)
     before = np.array(lipschitz.bracket(net, x))
@@ -222,7 +231,7 @@ def test_scaling_a_weight_scales_the_bracket(factor):
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_vanished_weight_gives_zero(layer):
-    """Not NaN: pruned or collapsed layers happen."""
+    """If it fails, pruned or collapsed layers, which happen, give NaN."""
     net = random_network(2, (4, 6, 5, 3))
     net.weights[layer].data.zero_()
     assert lipschitz.bracket(net, normal(3, 4)) == (0.0, 0.0, 0.0, 0.0)
@@ -233,7 +242,7 @@ def test_a_vanished_weight_gives_zero(layer):
 
 @given(chains(), st.integers(0, 10**6))
 def test_jacobian_norms_are_those_of_autograd(net, seed):
-    """Chunks included: a slope at the wrong layer, or a wrong transpose, would show."""
+    """Chunks included. If it fails, a slope stands at the wrong layer, or a transpose is wrong."""
     x = normal(7, net.sizes[0], seed=seed)
     J = torch.func.vmap(torch.func.jacrev(lambda sample: net(sample[None])[0]))(x)
     expected = torch.linalg.matrix_norm(J, 2).detach()
@@ -245,7 +254,7 @@ def test_jacobian_norms_are_those_of_autograd(net, seed):
 
 
 def test_a_float32_network_is_measured_without_side_effects():
-    """Type float64, no gradients left behind, no bias needed, and x is not touched."""
+    """Type float64, no bias needed. If it fails, gradients are left behind, or x is touched."""
     net = lnn.LiftedNetwork((6, 8, 3), bias=False, generator=torch.Generator().manual_seed(0))
     x = normal(5, 6, dtype=torch.float32)
     kept = x.clone()
@@ -257,7 +266,8 @@ def test_a_float32_network_is_measured_without_side_effects():
 
 
 def test_bad_input_is_named(idle):
-    """Before anything is computed: edges, weights, steps and the shape, type or values of x."""
+    """Edges, weights, steps and the shape, type or values of x. If it fails, something is computed
+    first, or the error does not name it."""
     skip = random_network(0, (2, 3, 2), edges=[(0, 1), (0, 2), (1, 2)])
     x = normal(3, 2)
     for function in (lipschitz.certified, lipschitz.trivial, lipschitz.surrogate):

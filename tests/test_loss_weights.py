@@ -68,7 +68,7 @@ def test_objectives_separate(w):
 
 @each_weight
 def test_two_sided_bounds_are_attained(w):
-    """One linear layer attains them: ½w·r²/(1 ± βw)."""
+    """One linear layer attains them: ½w·r²/(1 ± βw). If it fails, bounds forget the weights."""
     net, x, y = identity()
     lower, upper = lnn.bounds.two_sided(net, x, y, 0.3, loss=weighted(w))
     for bound, sign in ((lower, 1), (upper, -1)):
@@ -80,7 +80,7 @@ def test_two_sided_bounds_are_attained(w):
 
 @each_weight
 def test_constrained_is_the_maximum_over_a_ball(w):
-    """Brute force over the circle ½‖u‖² = δ."""
+    """Brute force over the circle ½‖u‖² = δ. If it fails, the adversary forgets the weights."""
     net, x, y = identity()
     delta, angle = 0.05, torch.linspace(0, 2 * math.pi, 100_001, dtype=torch.float64)
     u = math.sqrt(2 * delta) * torch.stack([angle.cos(), angle.sin()], 1)
@@ -91,7 +91,8 @@ def test_constrained_is_the_maximum_over_a_ball(w):
 
 
 def test_constrained_takes_a_batch_apart_with_its_weights():
-    """Where a sample runs away the batch is halved, and the sample weights with it."""
+    """Where a sample runs away the batch is halved, and the sample weights with it. If it fails,
+    samples get each other's weights."""
     class Fragile:
         def __call__(self, net, energy, start):
             if len(start.energy) > 1:
@@ -110,7 +111,8 @@ def test_constrained_takes_a_batch_apart_with_its_weights():
                                torch.rand(8, 3, generator=torch.Generator().manual_seed(0))],
                          ids=["outputs", "samples", "both"])
 def test_long_inference(w):
-    """The border of stability, asked for after more than 10 passes, has to take weights, too."""
+    """If it fails, the border of stability, asked for after more than 10 passes, does not take
+    weights."""
     generator = torch.Generator().manual_seed(0)
     net = lnn.LiftedNetwork([6, 12, 12, 3], generator=generator)
     x, y = torch.randn(8, 6, generator=generator), torch.arange(8) % 3
@@ -123,7 +125,8 @@ def test_long_inference(w):
                                torch.tensor([-1.0, 1.0, 0.3]), torch.tensor([-1.0, -2.0, -0.1])],
                          ids=lambda q: str(q))
 def test_border_for_other_curvatures(q):
-    """K⁻¹ − βQ first becomes singular at 1/λ_max(KQ); never where Q ≤ 0. By numpy's eigenvalues."""
+    """K⁻¹ − βQ first becomes singular at 1/λ_max(KQ); never where Q ≤ 0. By numpy's eigenvalues. If
+    it fails, weights and one-sided losses get the border of the plain loss."""
     net = random_network(3, (5, 4, 6, 3), lnn.Identity())
     x = torch.zeros(2, 5, dtype=torch.float64)
     q = q.double() if isinstance(q, torch.Tensor) else q
@@ -135,7 +138,8 @@ def test_border_for_other_curvatures(q):
 
 
 def test_weights_decide_who_is_warned_about():
-    """Linear network, inference cut short: beyond the border is who has βw above it."""
+    """Linear network, inference cut short: beyond the border is who has βw above it. If it fails,
+    the warning counts other samples."""
     net = random_network(3, (5, 4, 6, 3), lnn.Identity())
     x = torch.ones(4, 5, dtype=torch.float64)
     border = lnn.bounds.stability_threshold(net).item()

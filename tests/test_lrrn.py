@@ -72,7 +72,8 @@ def test_solution_is_that_of_scipy(solver, clamped, seed):
 
 
 def test_many_layers_and_constraints_of_all_kinds():
-    """A larger instance than Hypothesis draws, through both solvers."""
+    """A larger instance than Hypothesis draws, through both solvers. If it fails, a solver is right
+    on toys only."""
     net = network([20, 15, 12, 10, 8], [lnn.ReLU(), lnn.Box(-0.1, 0.1), lnn.Identity()],
                   lnn.ReLU(), beta=[1, 0.3, 3, 0], gamma=0.7, scale=2.0)
     x = toys.normal(torch.Generator().manual_seed(1), 6, 20)
@@ -105,7 +106,8 @@ def test_passes_never_raise_the_energy(seed, passes):
 
 
 def test_coordinate_descent_is_unit_by_unit_exact():
-    """Each unit to the bottom of its parabola (through three energies), first layer first."""
+    """Each unit to the bottom of its parabola (through three energies), first layer first. If it
+    fails, it is another method."""
     net = network([4, 3, 3, 2], lnn.Box(0, 1), seed=3)
     x = toys.normal(torch.Generator().manual_seed(3), 1, 4)
     z = torch.zeros(1, 8, dtype=torch.float64)

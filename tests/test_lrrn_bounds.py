@@ -73,7 +73,8 @@ def test_table_has_a_row_a_claim(monkeypatch):
 
 
 def test_constants_by_hand():
-    """Eq. (13), with the weight that feeds the layer where β = 0."""
+    """Eq. (13), with the weight that feeds the layer where β = 0. If it fails, a layer's constant
+    is another layer's."""
     net = with_weights(normal(3, 4), normal(5, 3), normal(2, 5), beta=[1.0, 0.25, 0.0])
     norm = np.linalg.norm(net.weights[2].detach().numpy(), 2)
     assert bounds.layer_constants(net) == pytest.approx([1, 1.25, norm])
@@ -90,7 +91,8 @@ def test_theorem_1_is_tight_for_orthogonal_weights(depth):
 
 
 def test_corollary_2_is_tight():
-    """Orthogonal features under any regression layer: the constant is its norm."""
+    """Orthogonal features under any regression layer: the constant is its norm. If it fails, the
+    constant is too large to be tight, or no bound."""
     net = with_weights(orthogonal(4), normal(3, 4))
     norm = torch.linalg.matrix_norm(net.weights[1].detach(), 2).item()
     assert lrrn.lipschitz(net) == pytest.approx(norm) == pytest.approx(largest_slope(net))
@@ -104,7 +106,8 @@ def test_lemma_1_is_tight_at_one_over_root_beta():
 
 
 def test_refined_constant_is_exact_for_small_weights():
-    """One linear layer with ‖W‖ < 1/√β: f_β(‖W‖), where Theorem 1 gives more."""
+    """One linear layer with ‖W‖ < 1/√β: f_β(‖W‖), where Theorem 1 gives more. If it fails, nothing
+    is refined."""
     W = 0.3 * orthogonal(4)
     net = with_weights(W, beta=1.0)
     assert lrrn.lipschitz(net, refined=True) == pytest.approx(largest_slope(net))
@@ -112,7 +115,8 @@ def test_refined_constant_is_exact_for_small_weights():
 
 
 def test_curvature_from_above_is_used():
-    """Two scalar layers: the Schur complement by hand, β(1 − σ²)²/(1 + βσ²) for one layer above."""
+    """Two scalar layers: the Schur complement by hand, β(1 − σ²)²/(1 + βσ²) for one layer above. If
+    it fails, layers above are not counted."""
     w, beta, gamma = 0.4, 0.5, 0.8
     net = with_weights(torch.tensor([[1.7]]), torch.tensor([[w]]), beta=beta, gamma=gamma)
     m = gamma * beta * (1 - w**2) ** 2 / (1 + beta * w**2)
@@ -158,7 +162,8 @@ def test_jacobian_is_the_slope_of_the_output(seed):
 
 
 def test_radius_of_a_linear_classifier():
-    """β = 0, two outputs w and −w: margin over slope is the distance to the boundary."""
+    """β = 0, two outputs w and −w: margin over slope is the distance to the boundary. If it fails,
+    the radius is wrong by a factor."""
     w = torch.tensor([[3.0, 4.0]])
     net = with_weights(torch.cat([w, -w]), beta=0.0)
     x = torch.tensor([[1.0, 0.5], [-0.2, 0.1]])
@@ -245,8 +250,8 @@ def test_discount_cannot_be_absorbed_where_weights_reconstruct():
     """Scalar layers, L = 2, β = 1: no weights and scales match the five coefficients of (17).
 
     So ``undiscounted`` is right to refuse: it returns a network of the same *energy*. (The
-    minimisers can agree all the same, see test_lrrn_equivalence.) For β = 0 the same search
-    finds weights and scales.
+    minimisers can agree all the same, see test_lrrn_equivalence.) For β = 0 the same search finds
+    weights and scales. If it fails, what is refused is possible.
     """
     def coefficients(w0, w1, gamma, beta, s1=1.0, s2=1.0):
         """Of x², x·z1, z1², z1·z2, z2² in 2E, for activations s1·z1 and s2·z2."""
@@ -275,7 +280,8 @@ def test_discounts_that_stay(options, message):
 
 
 def test_first_layer_may_reconstruct_without_discount():
-    """β_1 > 0 is no obstacle: its term has the factor γ⁰."""
+    """β_1 > 0 is no obstacle: its term has the factor γ⁰. If it fails, more is refused than must
+    be."""
     net = network([3, 2, 2], lnn.ReLU(), beta=[2.0, 0.0], gamma=0.5)
     z = [normal(4, size, seed=size) for size in net.sizes]
     scaled = [z[0], z[1], 0.5**0.5 * z[2]]

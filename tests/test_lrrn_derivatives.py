@@ -71,8 +71,9 @@ def test_no_graph_without_need():
 
 
 def test_second_derivatives_of_a_chain_by_hand():
-    """Weights 1, β = (1, 0), γ = 1, x = 1: z_2 = W_2z_1 and z_1 = 2W_1x/(1 + W_1²), so that
-    ∂z_2/∂x = 2W_1W_2/(1 + W_1²) has the slopes 0 in W_1 and 1 in W_2."""
+    """Weights 1, β = (1, 0), γ = 1, x = 1: z_2 = W_2z_1 and z_1 = 2W_1x/(1 + W_1²), so that ∂z_2/∂x
+    = 2W_1W_2/(1 + W_1²) has the slopes 0 in W_1 and 1 in W_2. If it fails, second derivatives lack
+    a term."""
     net = lrrn.LRRN([1, 1, 1], lnn.Identity(), dtype=torch.float64)
     net.solver = EXACT
     for W in net.weights:
@@ -105,7 +106,7 @@ def test_second_derivatives_are_finite_differences(activation):
 
 @pytest.mark.parametrize("loss", [lrrn.Unsupervised(), lrrn.Contrastive()], ids=repr)
 def test_second_derivatives_of_the_losses_are_refused(loss):
-    """They hold the activations fixed: without an error a second derivative lacks dz*/dθ."""
+    """If it fails, a second derivative lacks dz*/dθ, as losses hold the activations fixed."""
     net = exact_network([3, 4, 2], beta=1.0)
     x, labels = normal(2, 3), torch.tensor([0, 1])
     once = torch.autograd.grad(loss(net, x, labels), net.weights[0])[0]
@@ -148,7 +149,8 @@ def test_vmap_over_inputs_weights_and_bounds():
 
 
 def test_gradients_of_each_sample():
-    """vmap(grad) against one backward pass for each sample."""
+    """vmap(grad) against one backward pass for each sample. If it fails, samples get each other's
+    gradients."""
     net = exact_network([3, 4, 2], lnn.ReLU())
     x, parameters = normal(5, 3), {name: p.detach() for name, p in net.named_parameters()}
 
@@ -163,7 +165,8 @@ def test_gradients_of_each_sample():
 
 
 def test_a_hessian_in_x():
-    """Piecewise linear in x: the Hessian of ½‖z_L‖² is JᵀJ off the kinks."""
+    """Piecewise linear in x: the Hessian of ½‖z_L‖² is JᵀJ off the kinks. If it fails, curvature in
+    x is made up."""
     net = exact_network([3, 5, 4], lnn.ReLU())
     x = normal(1, 3)
     J = lrrn.jacobian(net, x, solver=EXACT)[0]

@@ -79,7 +79,8 @@ def test_without_a_discount_nothing_changes():
 
 
 def test_the_root_by_hand():
-    """β = 1, γ = ½: h(ρ′) = ⅔h(1) = −⅔ at ρ′ = 2 or ⅓, so |Tu_2|/|Tu_1| = f(√2) = 2√2/3."""
+    """β = 1, γ = ½: h(ρ′) = ⅔h(1) = −⅔ at ρ′ = 2 or ⅓, so |Tu_2|/|Tu_1| = f(√2) = 2√2/3. If it
+    fails, the scales solve another equation."""
     one = torch.ones(1, dtype=torch.float64)
     assert equivalence.height(one, 1.0).item() == -1
     assert equivalence.height(3 * one, 1.0).item() == 0

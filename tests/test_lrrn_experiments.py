@@ -45,7 +45,7 @@ def network(weights):
 
 
 def test_history_is_that_of_the_networks(trained):
-    """Broken if a quantity is measured on another split, or belongs to another epoch."""
+    """If it fails, a quantity is measured on another split, or belongs to another epoch."""
     record, weights = trained
     digits = data.load("digits")
     for epoch, state in enumerate(weights):
@@ -63,7 +63,7 @@ def test_history_is_that_of_the_networks(trained):
 
 
 def test_the_result_is_the_best_epochs(trained):
-    """Broken if the last network is described instead of the chosen one."""
+    """If it fails, the last network is described instead of the chosen one."""
     record, weights = trained
     result, history = record["result"], record["history"]
     best = int(np.argmax(history["validation"]))  # the first of equals
@@ -79,7 +79,7 @@ def test_the_result_is_the_best_epochs(trained):
 
 
 def test_no_attack_beats_its_certificate(trained):
-    """Broken if radii and lengths belong to different images, or either is wrong."""
+    """If it fails, radii and lengths belong to different images, or either is wrong."""
     record, _ = trained
     found, result = record["attacks"], record["result"]
     lengths = found["distance"]["deepfool"]
@@ -90,7 +90,7 @@ def test_no_attack_beats_its_certificate(trained):
 
 
 def test_radii_against_brute_force(monkeypatch):
-    """Broken if a change shorter than the recorded radius turned a prediction: 20,000 random
+    """If it fails, a change shorter than the recorded radius turns a prediction: 20,000 random
     directions on an image of two pixels, each just within the radius."""
     monkeypatch.setattr(attacks, "ATTACKS", {"deepfool": attacks.ATTACKS["deepfool"]})
     net = lrrn.LRRN([2, 3, 2], generator=torch.Generator().manual_seed(1))
@@ -106,14 +106,14 @@ def test_radii_against_brute_force(monkeypatch):
 
 
 def test_equal_settings_equal_findings():
-    """Broken if anything but the configuration decides what is found."""
+    """If it fails, anything but the configuration decides what is found."""
     one, two = (replace(SMALL, epochs=2).execute() for _ in range(2))
     assert one == two
     assert replace(SMALL, epochs=2, seed=1).execute()["history"] != one["history"]
 
 
 def test_pretraining_trains_the_features_alone():
-    """Broken if pretraining is skipped, does not lower the energy, or changes the output layer,
+    """If it fails, pretraining is skipped, does not lower the energy, or changes the output layer,
     which is free and without reconstruction and so has nothing to learn from it."""
     run = replace(SMALL, epochs=1, pretraining=3)
     record, plain = run.execute(), replace(run, pretraining=None).execute()
@@ -131,7 +131,7 @@ def test_pretraining_trains_the_features_alone():
 
 
 def test_the_energy_of_one_linear_layer_in_closed_form():
-    """Broken if ½ is lost or a term is missing. One free layer, β = 1, no biases: each mode of W
+    """If it fails, ½ is lost or a term is missing. One free layer, β = 1, no biases: each mode of W
     with singular value s leaves (1 − s²)²/(1 + s²)/2 of its share of ‖x‖², the rest ½."""
     g = torch.Generator().manual_seed(0)
     net = lrrn.LRRN([5, 3], Identity(), beta=1.0, generator=g)
@@ -143,7 +143,7 @@ def test_the_energy_of_one_linear_layer_in_closed_form():
 
 
 def test_a_reconstruction_record():
-    """Broken if an energy is of other images than its name says."""
+    """If it fails, an energy is of other images than its name says."""
     record = json.loads(json.dumps(UNSUPERVISED.record(), allow_nan=False))
     digits, history = data.load("digits"), record["history"]
     assert history["objective"][-1] < history["objective"][0]
@@ -168,7 +168,7 @@ def test_a_reconstruction_record():
 
 
 def test_without_biases():
-    """Broken if the setting is ignored, or renames the records of runs that do not use it."""
+    """If it fails, the setting is ignored, or renames the records of runs that do not use it."""
     run = replace(UNSUPERVISED, bias=False)
     assert "bias" not in UNSUPERVISED.config and run.key != UNSUPERVISED.key
     W = run.network(64).weights[0]
@@ -180,7 +180,7 @@ def test_without_biases():
 
 
 def test_the_gaussian_has_the_moments_of_the_pixels():
-    """Broken if one variance serves all pixels, or pixels are correlated."""
+    """If it fails, one variance serves all pixels, or pixels are correlated."""
     g = torch.Generator().manual_seed(0)
     common = torch.randn(400, 1, generator=g)
     x = torch.cat([common, 3 * common + 1, torch.full((400, 1), 0.25)], 1)
@@ -191,7 +191,7 @@ def test_the_gaussian_has_the_moments_of_the_pixels():
 
 
 def test_equal_validation_keeps_the_first_network(monkeypatch):
-    """Broken if the network that is described is not the one whose epoch is named."""
+    """If it fails, the network that is described is not the one whose epoch is named."""
     monkeypatch.setattr(experiments, "accuracy", lambda net, split: 0.5)
     kept, load = [], lrrn.LRRN.load_state_dict
     monkeypatch.setattr(lrrn.LRRN, "load_state_dict",
@@ -220,13 +220,13 @@ def test_equal_validation_keeps_the_first_network(monkeypatch):
     (lambda: Reconstruction(activation="tanh"), "activation='tanh' must be one of identity, relu"),
 ])
 def test_bad_settings_are_named(make, complaint):
-    """Broken if a wrong setting shows up only after hours of training."""
+    """If it fails, a wrong setting shows up only after hours of training."""
     with pytest.raises(ValueError, match=complaint):
         make()
 
 
 def test_the_settings_of_published_records():
-    """Broken if a default changes: records that are published no longer belong to it."""
+    """If it fails, a default changes: records that are published no longer belong to it."""
     shared = {"dataset": "mnist", "seed": 0, "batch": 100, "epochs": 15, "learning_rate": 1e-3,
               "init": "normal"}
     assert Classification().config == shared | {"hidden": [64, 64], "decay": 5e-3, "attacked": 200}
@@ -237,7 +237,7 @@ def test_the_settings_of_published_records():
 
 
 def test_costs_are_in_images():
-    """Broken if the time that a sweep says is left does not count what a run looks at."""
+    """If it fails, the time that a sweep says is left does not count what a run looks at."""
     run = Classification("digits", samples=50, epochs=3, attacked=None)
     assert run.cost == 150
     assert replace(run, pretraining=6).cost == 250 and replace(run, attacked=2).cost == 750
@@ -246,7 +246,7 @@ def test_costs_are_in_images():
 
 
 def test_preparing_loads_what_runs_read(monkeypatch):
-    """Broken if a worker without a network has to download in the middle of a run."""
+    """If it fails, a worker without a network has to download in the middle of a run."""
     asked = []
     monkeypatch.setattr(experiments, "_dataset", asked.append)
     Classification("kmnist").prepare()
@@ -256,7 +256,7 @@ def test_preparing_loads_what_runs_read(monkeypatch):
 
 
 def test_the_lists_hold_distinct_runs_of_the_papers_sizes():
-    """Broken if two runs of a page share a record, or a list leaves the paper's sizes."""
+    """If it fails, two runs of a page share a record, or a list leaves the paper's sizes."""
     lists = [experiments.figure1(), experiments.table1(), experiments.figure2(),
              experiments.pretrained(), experiments.decays(), experiments.figure3()]
     for runs in lists:

@@ -17,7 +17,7 @@ def orthogonal(d, seed=0):
 
 
 def test_modes_are_those_of_scikit_learn():
-    """Broken if the mean stays in, the order is wrong or the record does not return them."""
+    """If it fails, the mean stays in, the order is wrong or the record does not return them."""
     record = PrincipalModes("digits", 5).record()
     reference = PCA(5).fit(data.load("digits").train.x.double().numpy())
     V = experiments.filters(record).double().numpy()
@@ -27,7 +27,7 @@ def test_modes_are_those_of_scikit_learn():
 
 
 def test_a_rotated_basis_overlaps_but_is_not_aligned():
-    """Broken if the two measures cannot tell "the same space" from "the same vectors"."""
+    """If it fails, the two measures cannot tell "the same space" from "the same vectors"."""
     Q = orthogonal(12)
     V, mixed = Q[:4], 3 * orthogonal(4, seed=1) @ Q[:4]
     assert math.isclose(overlap(mixed, V), 1, rel_tol=1e-5)
@@ -38,7 +38,7 @@ def test_a_rotated_basis_overlaps_but_is_not_aligned():
 
 
 def test_one_plane_at_an_angle():
-    """Broken if the cosine is not squared: a line at 60 degrees has cos² = 1/4."""
+    """If it fails, the cosine is not squared: a line at 60 degrees has cos² = 1/4."""
     V = torch.tensor([[1.0, 0.0]])
     W = torch.tensor([[math.cos(math.pi / 3), math.sin(math.pi / 3)]])
     assert math.isclose(overlap(W, V), 0.25, rel_tol=1e-5)
@@ -46,7 +46,7 @@ def test_one_plane_at_an_angle():
 
 
 def test_the_papers_table_is_complete():
-    """Broken if a cell is missing or the transposition moves mirrored or Gaussian images."""
+    """If it fails, a cell is missing or the transposition moves mirrored or Gaussian images."""
     rows = set(experiments.DATASETS)
     columns = rows | {"mirrored", "gaussian"}
     assert set(paper.TABLE_1) == {(row, column) for row in rows for column in columns}
@@ -58,7 +58,7 @@ def test_the_papers_table_is_complete():
 
 
 def test_the_papers_numbers_add_up():
-    """Broken if a number was changed in typing: sums by row, added from the paper by hand."""
+    """If it fails, a number was changed in typing: sums by row, added from the paper by hand."""
     for row, means, deviations in (("mnist", 145.5, 30.0), ("kmnist", 270.8, 73.1),
                                    ("fashion-mnist", 177.2, 63.9)):
         cells = [value for (name, _), value in paper.TABLE_1.items() if name == row]
@@ -69,7 +69,7 @@ def test_the_papers_numbers_add_up():
 
 
 def test_preparing_loads_what_the_run_reads(monkeypatch):
-    """Broken if a worker without a network has to download in the middle of a run."""
+    """If it fails, a worker without a network has to download in the middle of a run."""
     asked = []
     monkeypatch.setattr(data, "load", lambda *args, **options: asked.append((args, options)))
     PrincipalModes("kmnist").prepare()
@@ -77,12 +77,12 @@ def test_preparing_loads_what_the_run_reads(monkeypatch):
 
 
 def test_each_reading_is_told_from_the_others():
-    """Broken if two readings predict the same energies, or the factor ignores a direction."""
+    """If it fails, two readings predict the same energies, or the factor ignores a direction."""
     tables = paper.readings()
     for name, ours in tables.items():
         fits = {other: paper.geometric_mean_ratio(ours, table) for other, table in tables.items()}
         assert min(fits, key=fits.get) == name and fits.pop(name) == 1
-        assert min(fits.values()) > 1.1
+        assert min(fits.values()) > 1.1  # told apart by more than 10 %
     halved, whole = (tables[f"rows are training sets, {half} ½"] for half in ("without", "with"))
     assert halved["mnist", "mnist"] == 13.7 / 2
     assert math.isclose(paper.geometric_mean_ratio(halved, whole), 2)
@@ -90,7 +90,7 @@ def test_each_reading_is_told_from_the_others():
 
 
 def test_bad_count():
-    """Broken if a run without modes, which measures nothing, is accepted."""
+    """If it fails, a run without modes, which measures nothing, is accepted."""
     with pytest.raises(ValueError, match="count=0 must be at least 1"):
         PrincipalModes(count=0)
     assert modes.PrincipalModes().config == {"dataset": "mnist", "count": 32}

@@ -94,13 +94,15 @@ def test_single_precision_does_not_cancel():
     single = lrrn.LRRN([400, 20, 20, 5], lnn.ReLU(), beta=[1, 1, 0])
     single.load_state_dict(net.state_dict())
     exact = lrrn.Contrastive(EXACT)(net, x, y, reduction="none")
+    # One step of float32 near 400 is 3e-5: a difference of energies would be off by percents.
     assert exact.max() < 2e-3 and energies(net, x).min() > 400
     rough = lrrn.Contrastive(lrrn.SpectralDescent(1e-6))(single, x.float(), y.float(), "none")
     assert ((rough - exact).abs() < 0.05 * exact).all()
 
 
 def test_one_layer_by_hand():
-    """L = 1: clamping leaves nothing to infer; β = 0 is half the squared error."""
+    """L = 1: clamping leaves nothing to infer; β = 0 is half the squared error. If it fails, the
+    simplest loss is wrong."""
     net = network([4, 3], beta=0.0)
     draw = torch.Generator().manual_seed(0)
     x, y = toys.normal(draw, 5, 4), toys.normal(draw, 5, 3)
@@ -128,7 +130,8 @@ def test_gradients_in_linear_networks_are_those_of_the_closed_form(seed):
 @pytest.mark.parametrize("kind", [lrrn.Unsupervised, lrrn.Contrastive])
 @given(seed=seeds)
 def test_gradients_with_constraints_are_finite_differences(kind, seed):
-    """Minima of E are differentiable in parameters and x: central differences, no kinks."""
+    """Minima of E are differentiable in parameters and x: central differences, no kinks. If it
+    fails, training follows another slope."""
     net, x, y = instance(seed, samples=2, sets=(lnn.ReLU(), lnn.Box(0, 1)))
     draw, loss = torch.Generator().manual_seed(seed), kind(EXACT)
     x.requires_grad_()
@@ -151,7 +154,8 @@ def test_gradients_with_constraints_are_finite_differences(kind, seed):
 
 
 def test_gradient_of_section_4_corrected():
-    """The formulas in the module's docstring, written out; the printed one would not even fit."""
+    """The formulas in the module's docstring, written out; the printed one would not even fit. If
+    it fails, they are not the code's."""
     net = network([5, 4, 3], lnn.ReLU(), beta=[0.7, 1.3], gamma=0.6)
     x = toys.normal(torch.Generator().manual_seed(0), 1, 5)
     gradient = gradients(lrrn.Unsupervised(EXACT)(net, x), net)
@@ -182,7 +186,8 @@ def test_contrastive_training_on_digits():
 
 
 def test_unsupervised_training_lowers_the_energy_of_its_own_data():
-    """Also that a loss without labels fits the training loop."""
+    """Also that a loss without labels fits the training loop. If it fails, it learns nothing, or a
+    loss without labels does not fit the training loop."""
     data = lnn.data.load("digits")
     draw = torch.Generator().manual_seed(0)
     net = lrrn.LRRN([64, 16, 16], output=lnn.ReLU(), beta=1.0, generator=draw)

@@ -1,18 +1,20 @@
 """Does the suite notice bugs? Each of the one-line bugs in mutants.py has to fail its test."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from mutants import MUTANTS, examine, mutate, processes
+from mutants import MUTANTS, apart, mutate
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """name: the outcome, to come, of a mutant's test; None: of all those tests without a bug."""
-    with processes(2) as pool:
-        folder = tmp_path_factory.mktemp
-        everything = sorted({mutant.test for mutant in MUTANTS})
-        yield {None: pool.submit(examine, folder("original"), everything),
-               **{mutant.name: pool.submit(examine, folder(mutant.name), [mutant.test], mutant)
-                  for mutant in MUTANTS}}
+    pool, folder = ThreadPoolExecutor(2), tmp_path_factory.mktemp
+    everything = sorted({mutant.test for mutant in MUTANTS})
+    yield {None: pool.submit(apart, folder("original"), everything),
+           **{mutant.name: pool.submit(apart, folder(mutant.name), [mutant.test], mutant)
+              for mutant in MUTANTS}}
+    pool.shutdown(cancel_futures=True)
 
 
 def test_original_passes(outcomes):

@@ -40,7 +40,7 @@ def text_of(output) -> str:
 
 
 def test_every_page_is_in_the_table_of_contents():
-    """A chapter outside _toc.yml is never built, and no reader ever sees it."""
+    """If it fails, a chapter is never built, and no reader ever sees it."""
     toc = (BOOK.parent / "_toc.yml").read_text(encoding="utf-8")
     pages = {name_of(path) for path in [*NOTEBOOKS, *BOOK.rglob("*.md")] if QUICK not in path.parents}
     quick = {name_of(QUICK / study.name) for study in STUDIES}
@@ -49,28 +49,30 @@ def test_every_page_is_in_the_table_of_contents():
 
 @each_notebook
 def test_executed_from_top_to_bottom(path):
-    """Outputs of cells that ran in another order, or not at all, are not what a reader gets."""
+    """If it fails, outputs are of cells that ran in another order, or not at all."""
     counts = [cell.execution_count for cell in code_cells(path)]
     assert counts == list(range(1, len(counts) + 1))
 
 
 @each_notebook
 def test_no_cell_failed(path):
-    """A page would show the traceback of a broken cell."""
+    """If it fails, a page shows the traceback of a broken cell."""
     outputs = [output for cell in code_cells(path) for output in cell.outputs]
     assert [output.ename for output in outputs if output.output_type == "error"] == []
 
 
 @each_notebook
 def test_names_no_path_of_a_machine(path):
-    """A warning or a repr that names somebody's home folder differs on every other machine."""
+    """If it fails, a warning or a repr names somebody's home folder, and differs on every other
+    machine."""
     outputs = "\n".join(text_of(output) for cell in code_cells(path) for output in cell.outputs)
     assert re.findall(r"(?:/tmp|/home|/root|/Users)/\S+", outputs) == []
 
 
 @each_notebook
 def test_holds_nothing_volatile(path):
-    """Left-overs of one run (a widget's model, papermill's clock) make every commit a new file."""
+    """If it fails, left-overs of one run (a widget's model, papermill's clock) make every commit a
+    new file."""
     notebook = nbformat.read(path, as_version=4)
     assert not {"widgets", "papermill"} & set(notebook.metadata)
     for cell in notebook.cells:
@@ -82,7 +84,7 @@ def test_holds_nothing_volatile(path):
 
 @each_notebook
 def test_every_figure_has_an_alternative_text(path):
-    """Without it a screen reader speaks the figure's file name, which is a hash."""
+    """If it fails, a screen reader speaks a figure's file name, which is a hash."""
     for cell in code_cells(path):
         kinds = [kind for output in cell.outputs for kind in output.get("data", {})]
         if any(kind.startswith("image/") for kind in kinds):
@@ -139,13 +141,13 @@ def test_still_pictures_are_compared_by_their_words(one, other, same):
 
 @pytest.mark.parametrize("path", sorted(REPRODUCTIONS), ids=name_of)
 def test_reproduction_notebooks_have_one_parameters_cell(path):
-    """papermill chooses the profile by the cell tagged `parameters`: with none it cannot."""
+    """If it fails, papermill, which goes by the tag `parameters`, cannot choose the profile."""
     tags = [tag for cell in code_cells(path) for tag in cell.metadata.get("tags", [])]
     assert tags.count("parameters") == 1
 
 
 def test_strip_keeps_results_and_drops_the_rest():
-    """`make notebooks` would either lose outputs or commit a clock."""
+    """If it fails, `make notebooks` either loses outputs or commits a clock."""
     output = new_output("display_data", {WIDGET_VIEW: {"model_id": "1f"}, "text/plain": "slider"})
     clock = {"execution": {"iopub.status.busy": "12:00"}, "tags": ["parameters"]}
     python = {"name": "python", "version": "3.1"}
@@ -160,7 +162,7 @@ def test_strip_keeps_results_and_drops_the_rest():
 
 
 def test_a_failing_notebook_is_left_alone(tmp_path):
-    """A broken cell must not overwrite the outputs that the page shows."""
+    """If it fails, a broken cell overwrites the outputs that the page shows."""
     path = tmp_path / "broken.ipynb"
     nbformat.write(new_notebook(cells=[new_code_cell("print(1)"), new_code_cell("1 / 0")]), path)
     before = path.read_bytes()

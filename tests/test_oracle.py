@@ -76,7 +76,7 @@ def brute_force(toy):
 @pytest.mark.parametrize("activation, base", list(product(toys.ACTIVATIONS, toys.BASES)), ids=str)
 @pytest.mark.parametrize("seed", range(4))
 def test_finds_what_a_grid_and_a_simplex_find(activation, base, seed):
-    """A missed global optimum would make every check of the theory worthless."""
+    """If it fails, a global optimum is missed, and every check of the theory is worthless."""
     toy = toys.draw(seed, activations=(activation,), bases=(base,), fraction=0.4)
     value, z = oracle.minimum(toy.net, toy.x, toy.tilted - toy.beta * toy.loss)
     found = brute_force(toy)
@@ -89,7 +89,8 @@ def test_finds_what_a_grid_and_a_simplex_find(activation, base, seed):
 @pytest.mark.parametrize("base", toys.BASES, ids=str)
 @pytest.mark.parametrize("hidden", [(lnn.ReLU(), lnn.Tanh()), (lnn.Tanh(), lnn.Box(0, 1))], ids=str)
 def test_layers_may_have_different_activations(hidden, base):
-    """A Tanh beside piecewise linear layers: a grid over a domain that is partly unlimited."""
+    """A Tanh beside piecewise linear layers: a grid over a domain that is partly unlimited. If it
+    fails, a mixture is searched in part."""
     toy = toys.draw(1, shapes=(((1, 1, 1, 1), None),), bases=(base,), fraction=0.4)
     net = lnn.LiftedNetwork([1, 1, 1, 1], hidden, dtype=torch.float64)
     net.load_state_dict(toy.net.state_dict())
@@ -100,7 +101,8 @@ def test_layers_may_have_different_activations(hidden, base):
 
 @pytest.mark.parametrize("activation", [lnn.Tanh(), lnn.ReLU()], ids=str)
 def test_an_output_that_the_loss_drives_into_its_corners_is_found(activation):
-    """With β > γ_L a confined output has a concave energy: its minimum is at an end of the box."""
+    """With β > γ_L a confined output has a concave energy: its minimum is at an end of the box. If
+    it fails, the ends are not looked at."""
     toy = toys.draw(2, shapes=(((1, 1, 1), None),), bases=(lnn.FenchelYoung(),), fraction=8.0)
     net = lnn.LiftedNetwork([1, 1, 1], activation, lnn.Box(0, 1), dtype=torch.float64)
     net.load_state_dict(toy.net.state_dict())
@@ -114,7 +116,8 @@ def test_an_output_that_the_loss_drives_into_its_corners_is_found(activation):
 def test_a_better_basin_far_from_the_forward_pass_is_found():
     """½z₁² − 100·tanh(5z₁ − 50) − 5000.5 after elimination of z₂, z₃: its best z₁ is near 10.
 
-    For x = 0 and least squares; the basin at the forward pass, z₁ = 0, is 150 higher.
+    For x = 0 and least squares; the basin at the forward pass, z₁ = 0, is 150 higher. If it fails,
+    the search stays near the forward pass.
     """
     net = lnn.LiftedNetwork([1, 1, 1, 1], lnn.Tanh(), dtype=torch.float64)
     for k, (weight, bias) in enumerate(((1.0, 0.0), (5.0, -50.0), (100.0, 0.0)), 1):
@@ -128,7 +131,8 @@ def test_a_better_basin_far_from_the_forward_pass_is_found():
 
 
 def test_the_grid_reaches_all_that_is_as_good_as_the_forward_pass():
-    """½z² − 3z, a tanh unit at x = 0, is negative up to z = 6; then random networks."""
+    """½z² − 3z, a tanh unit at x = 0, is negative up to z = 6; then random networks. If it fails,
+    the grid ends too early."""
     net = chain(1.0, output=lnn.Tanh())
     assert oracle._reach(flatten(net, lnn.LeastSquares() - lnn.Linear(3 * ONE), 0 * ONE), 0) >= 6
     net = chain(1.0, output=lnn.ReLU())  # its own recession: the bound is ½z² − 3z itself
@@ -173,7 +177,8 @@ def test_recession_is_the_energy_far_out():
 @pytest.mark.parametrize("base", toys.BASES, ids=str)
 @pytest.mark.parametrize("activation", [lnn.Tanh(), lnn.Box(-1, 1)], ids=str)
 def test_two_searches_agree_on_a_network_that_both_can_take(activation, base, monkeypatch):
-    """The grid (for Tanh) must find what the enumeration of faces finds, the solver no less."""
+    """If it fails, the grid (for Tanh) does not find what the enumeration of faces finds, or the
+    solver finds less than both."""
     for seed in range(10):
         toy = toys.draw(seed, activations=(activation,), bases=(base,), fraction=0.8)
         energy = toy.tilted - toy.beta * toy.loss
@@ -191,7 +196,8 @@ def test_two_searches_agree_on_a_network_that_both_can_take(activation, base, mo
 
 
 def test_one_linear_layer_has_the_closed_form_of_equation_13():
-    """AROVR = γ/(γ − β)·ℓ(z*) for four outputs and a γ for each unit's own loss."""
+    """AROVR = γ/(γ − β)·ℓ(z*) for four outputs and a γ for each unit's own loss. If it fails, units
+    or outputs are mixed."""
     net = lnn.LiftedNetwork([3, 4], dtype=torch.float64)
     x, y = normal(5, 3), normal(5, 4)
     gamma = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
@@ -201,7 +207,8 @@ def test_one_linear_layer_has_the_closed_form_of_equation_13():
 
 
 def test_a_minimiser_at_a_kink_of_the_activation_is_found():
-    """E = ½(z₁ − 1)² + ½(z₂ − relu(z₁))² + 2z₂ has its minimum −3/2 where relu has its kink."""
+    """E = ½(z₁ − 1)² + ½(z₂ − relu(z₁))² + 2z₂ has its minimum −3/2 where relu has its kink. If it
+    fails, only the inside of pieces is searched."""
     net = chain(1.0, 1.0, activation=lnn.Identity(), output=lnn.ReLU())
     value, z = oracle.minimum(net, ONE, lnn.LeastSquares() + lnn.Linear(2 * ONE))
     assert value.item() == pytest.approx(-1.5)
@@ -209,14 +216,16 @@ def test_a_minimiser_at_a_kink_of_the_activation_is_found():
 
 
 def test_a_minimiser_at_the_end_of_the_domain_is_found():
-    """E = ½z₁² − z₁ + ½ + ½(z₂ − z₁)² + 4z₂ on z₁ ≥ 0: z₁ is pushed to 0, where z₂ = −4."""
+    """E = ½z₁² − z₁ + ½ + ½(z₂ − z₁)² + 4z₂ on z₁ ≥ 0: z₁ is pushed to 0, where z₂ = −4. If it
+    fails, only the inside of the domain is searched."""
     value, z = oracle.minimum(chain(1.0, 1.0), ONE, lnn.FenchelYoung() + lnn.Linear(4 * ONE))
     assert value.item() == pytest.approx(0.5 + 8 - 16)
     assert [z_k.item() for z_k in z[1:]] == pytest.approx([0.0, -4.0], abs=1e-12)
 
 
 def test_flat_directions_of_one_piece_do_not_hide_the_minimum():
-    """Two equal saturated units make singular systems; the optimum is still the forward pass."""
+    """Two equal saturated units make singular systems; the optimum is still the forward pass. If it
+    fails, it is lost."""
     net = lnn.LiftedNetwork([1, 2, 1], dtype=torch.float64)
     for parameter in net.parameters():
         parameter.data.fill_(-1.0)
@@ -226,7 +235,7 @@ def test_flat_directions_of_one_piece_do_not_hide_the_minimum():
 
 
 def test_every_sample_of_a_batch_is_minimised_with_its_own_target_and_tilt():
-    """One row's optimum must not depend on the other rows."""
+    """If it fails, one row's optimum depends on the other rows."""
     net = chain(1.3, -0.7, 0.9)
     x, y, g = (normal(3, 1, seed=seed) for seed in range(3))
     together, _ = oracle.minimum(net, x, lnn.Tilted([g, None, g]) - 0.1 * lnn.Euclidean(y))
@@ -242,7 +251,8 @@ def test_every_sample_of_a_batch_is_minimised_with_its_own_target_and_tilt():
 
 @pytest.mark.parametrize("base", toys.BASES, ids=str)
 def test_a_linear_chain_is_unbounded_from_the_exact_threshold_on(base):
-    """Unit weights, two layers: K = 2, so β = ½ is the border."""
+    """Unit weights, two layers: K = 2, so β = ½ is the border. If it fails, an infinite value gets
+    a number."""
     net = chain(1.0, 1.0, activation=lnn.Identity())
     oracle.minimum(net, ONE, base - 0.499 * lnn.Euclidean(ONE))
     for beta in (0.5, 0.501, 0.9, 3.0):
@@ -252,14 +262,16 @@ def test_a_linear_chain_is_unbounded_from_the_exact_threshold_on(base):
 
 @pytest.mark.parametrize("x", [1.0, -1.0])
 def test_an_escape_through_another_activation_pattern_is_seen(x):
-    """At x = −1 the unit is off and β = 0.9 looks safe, but far out it switches on."""
+    """At x = −1 the unit is off and β = 0.9 looks safe, but far out it switches on. If it fails, an
+    infinite value gets a number."""
     net = chain(1.0, 1.0)
     with pytest.raises(oracle.Unbounded):
         oracle.minimum(net, x * ONE, lnn.FenchelYoung() - 0.9 * lnn.Euclidean(ONE))
 
 
 def test_confined_hidden_activations_cannot_run_away():
-    """With a box in the hidden layer only γ_L > β is needed; least squares does not confine."""
+    """With a box in the hidden layer only γ_L > β is needed; least squares does not confine. If it
+    fails, finite values are called infinite."""
     net = chain(1.0, 1.0, activation=lnn.Box(-1, 1))
     assert oracle.growth(net, lnn.FenchelYoung() - 0.9 * lnn.Euclidean(ONE)) == pytest.approx(0.05)
     with pytest.raises(oracle.Unbounded):
@@ -267,7 +279,8 @@ def test_confined_hidden_activations_cannot_run_away():
 
 
 def test_growth_of_a_linear_network_is_half_the_smallest_eigenvalue():
-    """∇²(U − βℓ) for unit weights: [[2, −1], [−1, 1 − β]]."""
+    """∇²(U − βℓ) for unit weights: [[2, −1], [−1, 1 − β]]. If it fails, growth is of another
+    energy."""
     net = chain(1.0, 1.0, activation=lnn.Identity())
     expected = np.linalg.eigvalsh(np.array([[2.0, -1.0], [-1.0, 0.7]]))[0] / 2
     energy = lnn.FenchelYoung() - 0.3 * lnn.Euclidean(ONE)
@@ -275,7 +288,7 @@ def test_growth_of_a_linear_network_is_half_the_smallest_eigenvalue():
 
 
 def test_growth_is_infinite_where_all_activations_are_confined():
-    """Nothing can escape from a box, whatever β."""
+    """If it fails, something escapes from a box, whatever β."""
     net = chain(1.0, 1.0, activation=lnn.Box(0, 1), output=lnn.Box(0, 1))
     assert oracle.growth(net, lnn.FenchelYoung() - 9.0 * lnn.Euclidean(ONE)) == np.inf
 
@@ -287,7 +300,8 @@ def test_growth_is_infinite_where_all_activations_are_confined():
                                        lnn.TargetedROVR(0.4, 0.5, lnn.untargeted),
                                        lnn.TargetedAROVR(0.4, 0.15, lnn.untargeted)], ids=repr)
 def test_gradients_at_the_optimum_are_those_of_the_optimal_value(objective):
-    """Envelope theorem: autograd through Exhaustive() equals differences of exact values."""
+    """Envelope theorem: autograd through Exhaustive() equals differences of exact values. If it
+    fails, exact values come with inexact slopes."""
     net, y = chain(0.8, 1.1, 0.9), 0.3 * ONE
     value = oracle.objective(objective, net, ONE, y).sum()
     gradient = torch.autograd.grad(value, list(net.weights))
@@ -301,7 +315,7 @@ def test_gradients_at_the_optimum_are_those_of_the_optimal_value(objective):
 
 
 def test_objective_leaves_the_given_objective_as_it_was():
-    """Evaluating an objective exactly must not make later training steps exhaustive."""
+    """If it fails, evaluating an objective exactly makes later training steps exhaustive."""
     objective = lnn.AROVR(0.1)
     exact = oracle.objective(objective, chain(1.0, 1.0), ONE, 0 * ONE)
     assert objective.solver is None
@@ -313,7 +327,8 @@ def test_objective_leaves_the_given_objective_as_it_was():
 
 
 def test_refuses_what_it_cannot_search():
-    """Too many activations, another precision, an unknown function: an error, not a guess."""
+    """Too many activations, another precision, an unknown function. If it fails, there is a guess
+    instead of an error."""
     big = lnn.LiftedNetwork([1, 4, 1], dtype=torch.float64)
     with pytest.raises(ValueError, match="5 activations in all; the exhaustive search takes 4"):
         oracle.minimum(big, ONE, lnn.FenchelYoung() + lnn.Loss())
@@ -331,7 +346,7 @@ def test_refuses_what_it_cannot_search():
 
 
 def test_an_energy_that_differs_from_its_formula_is_reported():
-    """A bug in a potential must not pass as an optimum of something else."""
+    """If it fails, a bug in a potential passes as an optimum of something else."""
     class Doubled(lnn.FenchelYoung):
         def terms(self, k, G, z, a):
             return 2 * super().terms(k, G, z, a)
@@ -343,7 +358,7 @@ def test_an_energy_that_differs_from_its_formula_is_reported():
 @pytest.mark.parametrize("activation", [lnn.Tanh(), lnn.Box(2, 3), lnn.Box(-3, -2), lnn.ReLU()], ids=str)
 @pytest.mark.parametrize("x", [-0.5, 0.0, 0.5])
 def test_the_reach_covers_the_forward_pass(activation, x):
-    """z* is as good as itself: a smaller reach leaves minima outside the grid."""
+    """z* is as good as itself. If it fails, a smaller reach leaves minima outside the grid."""
     net = lnn.LiftedNetwork([1, 1, 1], activation, bias=False, dtype=torch.float64)
     with torch.no_grad():
         net.weight(1).fill_(1.0), net.weight(2).fill_(2.0)
@@ -353,7 +368,8 @@ def test_the_reach_covers_the_forward_pass(activation, x):
 
 
 def test_the_border_itself_is_no_minimum():
-    """1-1-1 ReLU with W_2 = 1: at β = ½ = 1/(1 + W²) E is flat along (1, 2), and the growth zero."""
+    """1-1-1 ReLU with W_2 = 1: at β = ½ = 1/(1 + W²) E is flat along (1, 2), and the growth zero.
+    If it fails, the border counts as safe."""
     net = lnn.LiftedNetwork([1, 1, 1], bias=False, dtype=torch.float64)
     with torch.no_grad():
         net.weight(1).fill_(1.0), net.weight(2).fill_(1.0)

@@ -60,7 +60,8 @@ def test_value_is_the_papers_sum(base, net, seed):
 
 @given(net=networks(outputs=[lnn.ReLU()]).filter(lambda net: net.depth > 1))
 def test_fenchel_young_is_equation_4(net):
-    """G(z) − zᵀ(Wz + W_0x) + G*(Wz + W_0x) with W strictly lower triangular, all layers at once."""
+    """G(z) − zᵀ(Wz + W_0x) + G*(Wz + W_0x) with W strictly lower triangular, all layers at once. If
+    it fails, U is another potential."""
     W, W0, b = block_form(net)
     z = inside(net)
     stacked = torch.cat(z[1:], 1)

@@ -25,12 +25,12 @@ from lnn_core.propositions import adversarial, counterexamples, statements, targ
 @settings(max_examples=12)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_statement_holds(name, seed):
-    """A violation means that the theory, the library or the oracle is wrong."""
+    """If it fails, the theory, the library or the oracle is wrong."""
     assert P.STATEMENTS[name].worst(seed) >= -P.TOLERANCE
 
 
 def test_instances_cover_what_the_statements_are_about():
-    """Without every activation, potential and shape the table would claim too much."""
+    """If it fails, the table claims too much: an activation, potential or shape is not in it."""
     drawn = [P.draw(seed) for seed in range(200)]
     assert {(toy.net.sizes, toy.net.is_chain) for toy in drawn} == {
         (sizes, edges is None) for sizes, edges in toys.SHAPES}
@@ -41,7 +41,7 @@ def test_instances_cover_what_the_statements_are_about():
 
 
 def test_the_same_seed_is_the_same_instance():
-    """A row of the published table can be computed again."""
+    """If it fails, a row of the published table cannot be computed again."""
     one, two = P.draw(5), P.draw(5)
     assert repr(one.net) == repr(two.net) and one.gamma == two.gamma and one.beta == two.beta
     assert torch.equal(one.net.weights[0], two.net.weights[0]) and torch.equal(one.x, two.x)
@@ -55,7 +55,7 @@ def test_rows_say_where_they_are_from():
 
 
 def test_table_reports_a_false_claim_as_violated(monkeypatch):
-    """A table that could not fail would prove nothing."""
+    """If it fails, the table cannot fail, and proves nothing."""
     def reversed_sandwich(toy):
         return -adversarial.sandwich(toy)
 
@@ -72,7 +72,8 @@ def test_table_reports_a_false_claim_as_violated(monkeypatch):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_generalized_arovr_is_the_joint_maximum(seed):
-    """Eq. (10) with d = ½(z − z′)ᵀQ(z − z′): simplex search over z⁻ and z* together."""
+    """Eq. (10) with d = ½(z − z′)ᵀQ(z − z′): simplex search over z⁻ and z* together. If it fails,
+    the statements are about something else."""
     toy = P.draw(seed, shapes=toys.SHAPES[:1], activations=toys.SMOOTH, fraction=0.3,
                  bases=(lnn.LeastSquares(),))
     Q = np.array([[2.0, 0.7], [0.7, 1.0]]) * 4 * adversarial.admissible(toy, 0.5)
@@ -94,13 +95,15 @@ def test_generalized_arovr_is_the_joint_maximum(seed):
 
 
 def test_learning_gamma_jointly_fails_both_ways():
-    """Minimised over γ, eq. (10) becomes AROVR; maximised, it is infinite at a finite γ."""
+    """Minimised over γ, eq. (10) becomes AROVR; maximised, it is infinite at a finite γ. If it
+    fails, the counterexample is none."""
     toy = P.draw(0, fraction=0.5)
     arovr = adversarial.arovr(toy).item()
     values = [adversarial.generalized(toy, adversarial.admissible(toy, room)).item()
               for room in (1e-3, 1e-2, 1e4)]
     assert values[0] > values[1] > values[2] > arovr
-    assert values[2] == pytest.approx(arovr, rel=1e-3) and values[0] > 10 * arovr
+    assert values[2] == pytest.approx(arovr, rel=1e-3)
+    assert values[0] > 10 * arovr  # infinite without any room
     with pytest.raises(ValueError, match="must be below gamma_L"):
         adversarial.generalized(toy, toy.beta)
 
@@ -112,7 +115,8 @@ def test_learning_gamma_jointly_fails_both_ways():
 @pytest.mark.parametrize("base", toys.BASES, ids=str)
 @pytest.mark.parametrize("activation", [lnn.ReLU(), lnn.Tanh()], ids=str)
 def test_the_gradients_error_is_of_first_order_in_beta(activation, base, kind):
-    """Proposition 4.4's limit is approached linearly: halving β halves the error."""
+    """Proposition 4.4's limit is approached linearly: halving β halves the error. If it fails, the
+    rate in the book is wrong."""
     toy = P.draw(12, shapes=toys.SHAPES[2:3], activations=(activation,), bases=(base,),
                  clearance=0.3)
     errors = targeted.gradient_errors(toy, [0.01 / 2**i / toy.kappa for i in range(4)], kind)
@@ -144,13 +148,13 @@ def test_the_gradients_error_is_of_first_order_in_beta(activation, base, kind):
      {"curvature": -1, "growth": Fraction(-1, 2)}),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_counterexample_has_its_closed_form(example, expected):
-    """The book quotes these numbers as fractions."""
+    """If it fails, the fractions that the book quotes are not its values."""
     numbers = {key: float(value) for key, value in expected.items()}
     assert example() == pytest.approx(numbers, abs=2e-6)
 
 
 def test_the_alpha_counterexample_does_not_depend_on_the_potential():
-    """AROVR_{½,½} > AROVR_{¾,½} for least squares as well."""
+    """AROVR_{½,½} > AROVR_{¾,½} for least squares as well. If it fails, the book says too much."""
     net = counterexamples.unit_chain()
     one = torch.ones(1, 1, dtype=torch.float64)
     objectives = [lnn.TargetedAROVR(alpha, 0.5, lambda loss, target: loss(0 * one), per_alpha=False,

@@ -68,7 +68,8 @@ def test_gradients_are_flat_in_the_order_of_parameters():
 
 
 def test_sandwich(replace):
-    """ROVR above the loss and AROVR below it."""
+    """ROVR above the loss and AROVR below it. If it fails, they go unnoticed; so with all controls
+    below."""
     toy = toy_of("sandwich")
     replace(adversarial, rovr=lambda toy: toy.forward_loss + DELTA,
             arovr=lambda toy: toy.forward_loss - 2 * DELTA)
@@ -76,7 +77,8 @@ def test_sandwich(replace):
 
 
 def test_two_sided_bound(replace):
-    """Each bound on the wrong side; each is that of the toy's β and γ."""
+    """Each bound on the wrong side; each is that of the toy's β and γ. If it fails, they go
+    unnoticed."""
     toy, asked = toy_of("two_sided_bound"), []
     low, high = adversarial.rovr(toy), adversarial.arovr(toy)
     replace(bounds, two_sided=lambda *args: asked.append(args) or (low + DELTA, high - 2 * DELTA))
@@ -87,7 +89,8 @@ def test_two_sided_bound(replace):
 @pytest.mark.parametrize("base", toys.BASES, ids=repr)
 @pytest.mark.parametrize("seed", range(4))
 def test_first_order_expansion(seed, base, replace):
-    """A rate that is off by so much that 1e-4·(1 + rate) is used up, or just not."""
+    """A rate that is off by so much that 1e-4·(1 + rate) is used up, or just not. If it fails, the
+    control draws the line elsewhere."""
     toy = toy_of("first_order_expansion", seed, bases=(base,))
     arovr, at_rest = adversarial.arovr, toy.forward_loss
     rate = statements.limit(lambda b: (arovr(toy, b) - at_rest) / b, toy.beta).item()
@@ -100,7 +103,7 @@ def test_first_order_expansion(seed, base, replace):
 
 
 def test_interpolating_network_rests(replace):
-    """A value, a move and a gradient that are not zero."""
+    """A value, a move and a gradient that are not zero. If it fails, they go unnoticed."""
     toy = toy_of("interpolating_network_rests")
     minimum, flat = adversarial.minimum, adversarial.flat_gradient
     close(slack("interpolating_network_rests", toy), [0.0])
@@ -120,7 +123,8 @@ def test_interpolating_network_rests(replace):
 
 
 def test_coercive_below_safe_beta():
-    """One linear layer grows like (γ − β)/2 with κ = 1/γ: the border is where it says."""
+    """One linear layer grows like (γ − β)/2 with κ = 1/γ. If it fails, the border is not where it
+    says."""
     assert 0.99 < P.STATEMENTS["coercive_below_safe_beta"].instances["fraction"] < 1
     for fraction in (0.999, 1.001):
         toy = toy_of("coercive_below_safe_beta", shapes=ONE_LAYER, fraction=fraction)
@@ -128,7 +132,8 @@ def test_coercive_below_safe_beta():
 
 
 def test_linear_loss_is_bounded(replace):
-    """An upper bound that is too small, at a β at which another loss is unbounded."""
+    """An upper bound that is too small, at a β at which another loss is unbounded. If it fails, it
+    goes unnoticed."""
     name = "linear_loss_is_bounded"
     toy, asked = toy_of(name, fraction=0.06), []
     value = statements.exact(toy, lnn.AROVR(20 * toy.beta, lnn.Linear, toy.potential))
@@ -139,7 +144,8 @@ def test_linear_loss_is_bounded(replace):
 
 
 def test_linear_threshold(replace):
-    """Thresholds that are 1 % too large and too small, and a safe β beyond them."""
+    """Thresholds that are 1 % too large and too small, and a safe β beyond them. If it fails, they
+    go unnoticed."""
     toy = toy_of("linear_threshold")
     true, safe = float(bounds.stability_threshold(toy.net, gamma=toy.gamma)), bounds.safe_beta
     for scale, wrong in ((1.01, 0), (0.99, 1)):
@@ -154,13 +160,15 @@ def test_linear_threshold(replace):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_linear_threshold_of_one_layer(seed):
-    """½(γ − β) is half the curvature γ − β, and the threshold is γ: all parts in closed form."""
+    """½(γ − β) is half the curvature γ − β, and the threshold is γ: all parts in closed form. If it
+    fails, a part measures something else."""
     toy = toy_of("linear_threshold", seed, shapes=ONE_LAYER)
     close(slack("linear_threshold", toy), [0.001 / toy.kappa, 0.001 / toy.kappa, 0.0])
 
 
 def test_reduced_form(replace):
-    """Each value off, and both are asked for with the toy's settings."""
+    """Each value off, and both are asked for with the toy's settings. If it fails, it goes
+    unnoticed."""
     toy, asked = toy_of("reduced_form"), []
     low, high = adversarial.rovr(toy), adversarial.arovr(toy)
     replace(bounds, reduced=lambda *args, **options: asked.append((args, options))
@@ -170,7 +178,8 @@ def test_reduced_form(replace):
 
 
 def test_generalized_is_harder(replace):
-    """Values that grow with γ instead: each link of the chain by itself."""
+    """Values that grow with γ instead: each link of the chain by itself. If it fails, one of them
+    is not looked at."""
     toy = toy_of("generalized_is_harder")
     w = [(1 + room) * toy.beta / (1 - toy.fraction) for room in (0.1, 1.0, 10.0)]
     last = adversarial.arovr(toy).item()
@@ -180,8 +189,9 @@ def test_generalized_is_harder(replace):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_quadratic_distance_is_harder(seed, replace):
-    """A value below AROVR; and the weight is the least of dᵀQd over the hidden units' d, scaled
-    up (by λ ≥ 1) where that is needed for a finite value. The least by solving for them."""
+    """A value below AROVR; and the weight is the least of dᵀQd over the hidden units' d, scaled up
+    (by λ ≥ 1) where that is needed for a finite value. The least by solving for them. If it fails,
+    a value below passes."""
     toy, asked = toy_of("quadratic_distance_is_harder", seed), []
     value = adversarial.arovr(toy)
     replace(adversarial, generalized=lambda toy, weight: asked.append(weight) or value - DELTA)
@@ -194,7 +204,8 @@ def test_quadratic_distance_is_harder(seed, replace):
 
 
 def test_elementwise_distances_rescale(replace):
-    """A value that is off, at the weight and the scale that belong together."""
+    """A value that is off, at the weight and the scale that belong together. If it fails, it goes
+    unnoticed."""
     toy = toy_of("elementwise_distances_rescale")
     w = 1.5 * toy.beta / (1 - toy.fraction)
     s = w / (w - toy.beta)
@@ -204,7 +215,7 @@ def test_elementwise_distances_rescale(replace):
 
 
 def test_one_layer(replace):
-    """γ/(γ − β)·ℓ off; no growth at β = γ, and −γ/20 at 1.1γ."""
+    """γ/(γ − β)·ℓ off; no growth at β = γ, and −γ/20 at 1.1γ. If it fails, it goes unnoticed."""
     toy = toy_of("one_layer")
     gamma, value = float(toy.gamma[0]), adversarial.arovr
     close(slack("one_layer", toy), [0, 0, 0.05 * gamma])
@@ -213,7 +224,7 @@ def test_one_layer(replace):
 
 
 def test_smaller_gamma_is_harder(replace):
-    """Values that grow with γ, both at the first toy's β."""
+    """Values that grow with γ, both at the first toy's β. If it fails, they go unnoticed."""
     toy, seen = toy_of("smaller_gamma_is_harder"), []
 
     def grows(toy, beta=None):
@@ -229,7 +240,7 @@ def test_smaller_gamma_is_harder(replace):
 
 
 def test_gamma_leaves_the_error_signal(replace):
-    """A curvature K and error signals that are off."""
+    """A curvature K and error signals that are off. If it fails, they go unnoticed."""
     name = "gamma_leaves_the_error_signal"
     toy = toy_of(name)
     gram, signals = bounds.output_gram, adversarial.error_signals
@@ -245,8 +256,8 @@ def test_gamma_leaves_the_error_signal(replace):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_certified_budget_is_tight_for_one_linear_layer(seed):
-    """Two outputs, γ equal: at U = m²/(4κ) a margin can just be 0. With more of budget
-    both parts see it turn, with less neither does."""
+    """Two outputs, γ equal: at U = m²/(4κ) a margin can just be 0. With more of budget both parts
+    see it turn, with less neither does. If it fails, the budget counts as tight where it is not."""
     toy = P.draw(seed, shapes=(((2, 2), None),), activations=(lnn.Identity(),))
     toy = toy.with_(gamma=(1.3,))
     predicted = int(toy.net(toy.x).argmax())

@@ -20,9 +20,8 @@ import torch
 import traitlets
 from _ext.explorable_data import copy_data
 from assets import real_network as maker
-from browsing import PAGE, TWO_FRAMES, Shown, browser, each_way, has_nan, shown  # noqa: F401
+from browsing import PAGE, PHONE, TWO_FRAMES, Shown, each_way, has_nan
 from javascript import Script
-from test_pages import PHONE
 from test_widgets import NO_WORD
 
 import lnn_core as lnn
@@ -52,7 +51,7 @@ def image(name):
 
 
 def test_record_belongs_to_the_committed_network():
-    """The accuracy on the page would be another network's."""
+    """If it fails, the accuracy on the page is another network's."""
     content = packed.from_script(FILE.read_text())
     assert hashlib.sha256(content).hexdigest() == RECORD["sha256"]
     assert RECORD["bytes"] == FILE.stat().st_size < 600_000
@@ -62,7 +61,8 @@ def test_record_belongs_to_the_committed_network():
 
 @needs_data
 def test_record_holds():
-    """The record's accuracies, and which test images the page shows."""
+    """If it fails, the record's accuracies, or which test images the page shows, are not what the
+    network gives."""
     test, rounding = data.load("mnist").test, RECORD["rounding"]
     right = int((NETWORK.net(test.x.double()).argmax(1) == test.y).sum()) / len(test.y)
     assert right == rounding["accuracy_rounded"] and rounding["test_images"] == len(test.y)
@@ -81,7 +81,7 @@ def small(**options):
 
 
 def test_packing_rounds_each_row_to_its_own_127_steps():
-    """A weight would be further off than half a step of its row."""
+    """If it fails, a weight is further off than half a step of its row."""
     net, images = small(), torch.rand(2, 6, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         net.weights[1][2] = 0  # a row with nothing to scale
@@ -105,13 +105,13 @@ def test_packing_rounds_each_row_to_its_own_127_steps():
     (small(), torch.zeros(2, 6), ["a"], r"1 names and 1 labels do not fit"),
 ])
 def test_what_cannot_be_packed_is_refused(net, images, names, message):
-    """A page would show another network than the one that was given."""
+    """If it fails, a page shows another network than the one that was given."""
     with pytest.raises(ValueError, match=message):
         packed.pack(net, images, names, [0])
 
 
 def test_training_for_the_page_repeats_and_keeps_the_best_epoch():
-    """The asset could not be made again, or would be the last epoch's network."""
+    """If it fails, the asset cannot be made again, or is the last epoch's network."""
     run = Run(dataset="digits", samples=200, hidden=(12, 12), epochs=3, learning_rate=3e-3)
     digits = data.load("digits")
     (net, history), (again, _) = maker.train(run, digits), maker.train(run, digits)
@@ -121,7 +121,7 @@ def test_training_for_the_page_repeats_and_keeps_the_best_epoch():
 
 
 def test_images_are_chosen_by_their_margins():
-    """An image called clear would be doubtful."""
+    """If it fails, an image called clear is doubtful."""
     net = lnn.LiftedNetwork([10, 10, 10], dtype=torch.float64)
     with torch.no_grad():
         for weight in net.weights:
@@ -138,7 +138,8 @@ def test_images_are_chosen_by_their_margins():
 
 
 def test_pruning_forgets_pixels_that_are_never_inked():
-    """Noise in the picture of the signal; or a pixel that was trained is lost."""
+    """If it fails, there is noise in the picture of the signal; or a pixel that was trained is
+    lost."""
     samples = data.Split(torch.tensor([[0.0, 0, 0.5, 0, 0, 0], [0, 0, 0, 0, 0, 1]]), torch.zeros(2))
     net = small()
     before, after = net.weights[0].clone(), maker.pruned(net, samples).weights[0]
@@ -147,7 +148,7 @@ def test_pruning_forgets_pixels_that_are_never_inked():
 
 
 def test_rounding_is_compared_output_by_output():
-    """The record would not say what rounding changes."""
+    """If it fails, the record does not say what rounding changes."""
     net = small()
     twin = packed.unpack(packed.pack(net, torch.zeros(1, 6), ["a"], [0])).net
     with torch.no_grad():
@@ -161,7 +162,7 @@ def test_rounding_is_compared_output_by_output():
 
 
 def test_the_book_ships_the_data(tmp_path):
-    """Built pages would look for a file that is not there."""
+    """If it fails, built pages look for a file that is not there."""
     copy_data(SimpleNamespace(outdir=tmp_path))
     assert (tmp_path / "_static" / FILE.name).read_bytes() == FILE.read_bytes()
 
@@ -193,7 +194,7 @@ def solve(js, options=EXACT, **p):
 
 
 def test_forward_pass_agrees(js):
-    """Bytes read in another order, or another scale."""
+    """If it fails, bytes are read in another order, or in another scale."""
     for name in NAMES:
         x, label, _ = image(name)
         s = solve(js, {}, image=name, beta=0.0)
@@ -205,7 +206,7 @@ def test_forward_pass_agrees(js):
 
 
 def test_border_and_certified_budget_agree(js):
-    """The marks on the tracks would be elsewhere than the bounds."""
+    """If it fails, the marks on the tracks are elsewhere than the bounds."""
     for name in NAMES[::3]:
         x, _, _ = image(name)
         s = solve(js, {}, image=name, beta=0.0)
@@ -218,7 +219,7 @@ def test_border_and_certified_budget_agree(js):
     ("9 doubtful", 0.25), ("3 clear", 0.4), ("overconfident", 0.45), ("misread", 0.25),
     ("7 doubtful", 0.35), ("8 clear", 0.1)])
 def test_inference_agrees_with_lnn_core(js, name, beta):
-    """A bar, a cell of a grid, or a number of the page would be wrong."""
+    """If it fails, a bar, a cell of a grid, or a number of the page is wrong."""
     x, label, target = image(name)
     energy = lnn.FenchelYoung() - beta * lnn.Euclidean(target)
     z, _ = lnn.infer(NETWORK.net, x, energy, solver=CLOSE)
@@ -238,7 +239,8 @@ def test_inference_agrees_with_lnn_core(js, name, beta):
 
 
 def test_signal_is_the_gradient_with_respect_to_the_image():
-    """The picture's claim: the change of the image that would help the adversary, −∂U/∂x."""
+    """If it fails, the picture is not the change of the image that would help the adversary,
+    −∂U/∂x."""
     x, label, _ = image("4 doubtful")
     found = attack(x, label, 0.25)
     pixels = x.clone().requires_grad_()
@@ -252,7 +254,8 @@ BUDGETS = [("4 doubtful", 0.001), ("4 doubtful", 0.1), ("0 clear", 0.2), ("9 cle
 
 @pytest.mark.parametrize("name, delta", BUDGETS)
 def test_budget_is_spent_at_a_stationary_point(js, name, delta):
-    """Eq. (7): U = δ, and each layer answers the signal from above, the output β(z_L − y)."""
+    """Eq. (7). If it fails, U is not δ, or a layer does not answer the signal from above, the
+    output β(z_L − y)."""
     _, _, target = image(name)
     s, net = solve(js, adversary="budget", image=name, delta=delta), NETWORK.net
     z = [torch.tensor([z_k], dtype=torch.float64) for z_k in s.z]
@@ -267,7 +270,7 @@ def test_budget_is_spent_at_a_stationary_point(js, name, delta):
 
 @pytest.mark.parametrize("name, delta", [*BUDGETS[:3], ("8 doubtful", 0.1)])
 def test_budget_buys_as_much_as_lnn_core_finds(js, name, delta):
-    """The page's adversary with a budget would be weaker than ConstrainedAROVR."""
+    """If it fails, the page's adversary with a budget is weaker than ConstrainedAROVR."""
     x, _, target = image(name)
     objective = ConstrainedAROVR(delta, solver=lnn.Shooting(1e-16, 300, True), steps=45)
     value = objective(NETWORK.net, x, target).item()
@@ -279,7 +282,7 @@ def test_budget_buys_as_much_as_lnn_core_finds(js, name, delta):
 
 
 def test_page_is_as_exact_as_it_is_written(js):
-    """With the few passes that a frame allows, a number would be wrong in its third digit."""
+    """If it fails, the few passes that a frame allows leave a number wrong in its third digit."""
     for p in ({"beta": 0.25}, {"image": "0 clear", "beta": 0.55},
               {"adversary": "budget", "delta": 0.03}, {"adversary": "budget", "delta": 1.0}):
         quick, exact = solve(js, {}, **p), solve(js, {"tolerance": 1e-9, "most": 200}, **p)
@@ -289,7 +292,7 @@ def test_page_is_as_exact_as_it_is_written(js):
 
 
 def test_nothing_within_the_certified_budget_changes_a_prediction(js):
-    """The mark on δ's track promises what the picture then breaks."""
+    """If it fails, the picture breaks what the mark on δ's track promises."""
     for name in NAMES:
         certified = solve(js, {}, image=name, beta=0.0).certified
         for share in (0.3, 0.99):
@@ -298,7 +301,7 @@ def test_nothing_within_the_certified_budget_changes_a_prediction(js):
 
 
 def test_where_inference_does_not_settle_the_picture_stops(js):
-    """Numbers without end, or a stop where lnn_core finds an optimum."""
+    """If it fails, there are numbers without end, or a stop where lnn_core finds an optimum."""
     for name in ("4 doubtful", "9 clear"):
         x, label, _ = image(name)
         s = solve(js, {}, image=name, beta=0.75)
@@ -309,7 +312,7 @@ def test_where_inference_does_not_settle_the_picture_stops(js):
 
 
 def test_no_nan_or_gap_in_words_and_numbers(js):
-    """At some setting a reader would see or hear `NaN` or `undefined`."""
+    """If it fails, a reader sees or hears `NaN` or `undefined` at some setting."""
     for name in (NAMES[0], "misread", "drawn"):
         for p in ({"beta": 0.0}, {"beta": 0.3}, {"adversary": "budget", "delta": 1e-4},
                   {"adversary": "budget", "delta": 1.0}):
@@ -323,7 +326,7 @@ def test_no_nan_or_gap_in_words_and_numbers(js):
 
 
 def test_a_stroke_inks_what_the_pen_touches(js):
-    """A digit drawn elsewhere, or with gaps between two places of the mouse."""
+    """If it fails, a digit is drawn elsewhere, or with gaps between two places of the mouse."""
     blank = [0] * 784
     line = np.reshape(js("stroke(b, [4.5, 10.5], [20.5, 10.5])", b=blank), (28, 28))
     assert (line[10, 4:21] == 255).all() and not line[13:].any() and not line[:8].any()
@@ -334,7 +337,7 @@ def test_a_stroke_inks_what_the_pen_touches(js):
 
 
 def test_a_drawing_is_moved_to_the_middle(js):
-    """The network has only seen digits there, and would misread a good one elsewhere."""
+    """If it fails, the network, which has only seen digits there, misreads a good one elsewhere."""
     corner = js("stroke(b, [6.5, 5.5], [9.5, 11.5])", b=[0] * 784)
     ink = np.reshape(js("centred(b)", b=corner), (28, 28))
     rows, columns = np.indices(ink.shape)
@@ -345,7 +348,7 @@ def test_a_drawing_is_moved_to_the_middle(js):
 
 
 def test_a_drawing_has_the_label_that_the_network_reads(js):
-    """The adversary would pull a reader's digit away from a label that nobody gave."""
+    """If it fails, the adversary pulls a reader's digit away from a label that nobody gave."""
     bytes_ = js("stroke(b, [14, 4], [14, 24])", b=[0] * 784)
     js.context.eval(f"drawn = inked({bytes_})")
     s = solve(js, {}, image="drawn", beta=0.2)
@@ -359,7 +362,7 @@ def test_a_drawing_has_the_label_that_the_network_reads(js):
 
 
 def test_callback_over_its_whole_grid():
-    """`interact` hides exceptions: a slider would seem to do nothing."""
+    """If it fails, a slider seems to do nothing: `interact` hides exceptions."""
     low, high, step = SLIDERS["beta"]
     betas = np.arange(low, high + step / 2, step)
     for name in SLIDERS["image"]:
@@ -377,13 +380,13 @@ def test_callback_over_its_whole_grid():
     (("4", 0.2), "image='4' must be one of 0 clear, 0 doubtful"),
     (("4 clear", 1.0), r"beta=1.0 must be in \[0, 1\)"), (("4 clear", -0.1), "beta=-0.1 must be")])
 def test_callback_refuses_what_is_not_there(arguments, message):
-    """A picture of something else than what was asked for."""
+    """If it fails, there is a picture of something else than what was asked for."""
     with pytest.raises(ValueError, match=message):
         real_network.draw_attack(*arguments)
 
 
 def test_kernel_side_of_the_explorable():
-    """What a kernel reads from the widget would not be what the page shows."""
+    """If it fails, what a kernel reads from the widget is not what the page shows."""
     widget = RealNetwork(image="7 clear", beta=0.2)
     x, label, _ = image("7 clear")
     assert torch.equal(widget.x, x) and widget.label == label and widget.net is NETWORK.net
@@ -399,7 +402,8 @@ def test_kernel_side_of_the_explorable():
 
 
 def test_a_page_does_not_carry_the_network_and_a_kernel_does():
-    """A page of 0.4 MB before anything is seen; or a widget in Jupyter without its network."""
+    """If it fails, a page has 0.4 MB before anything is seen; or a widget in Jupyter lacks its
+    network."""
     widget = RealNetwork()
     assert len(widget.html()) < 90_000 and "_packed" not in widget.state()
     assert widget.get_state()["_packed"] == packed.from_script(FILE.read_text())
@@ -431,8 +435,8 @@ def outputs(page):
 
 
 @each_way
-def test_sliding_beta_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
-    """The numbers under the picture are not those of the library."""
+def test_sliding_beta_gives_what_lnn_core_predicts(shown, width, theme):
+    """If it fails, the numbers under the picture are not those of the library."""
     page = shown(RealNetwork(), width=width, theme=theme)
     for share in (0.1, 0.3, 0.5):
         page.slide("beta", share)
@@ -443,8 +447,8 @@ def test_sliding_beta_gives_what_lnn_core_predicts(shown, width, theme):  # noqa
     assert page.errors == [] and not has_nan(page)
 
 
-def test_without_strength_there_is_no_adversary(shown):  # noqa: F811
-    """β = 0: the forward pass, in all numbers and both rows of bars."""
+def test_without_strength_there_is_no_adversary(shown):
+    """If it fails, β = 0 is not the forward pass, in all numbers and both rows of bars."""
     page = shown(RealNetwork())
     attacked = [page.picture(panel) for panel in range(3)]
     page.press("beta", "Home")
@@ -456,8 +460,8 @@ def test_without_strength_there_is_no_adversary(shown):  # noqa: F811
     assert all(page.picture(panel) != attacked[panel] for panel in range(3))
 
 
-def test_the_right_output_falls_with_beta_until_the_reading_turns(shown):  # noqa: F811
-    """The chapter's first experiment: a doubtful 4 becomes a 6."""
+def test_the_right_output_falls_with_beta_until_the_reading_turns(shown):
+    """If it fails, a doubtful 4 does not become a 6, as the chapter's first experiment says."""
     page, seen = shown(RealNetwork(beta=0.0)), []
     for share in (0.05, 0.1, 0.2, 0.3, 0.4):
         page.slide("beta", share)
@@ -469,8 +473,9 @@ def test_the_right_output_falls_with_beta_until_the_reading_turns(shown):  # noq
     assert page.number("remains") < 0 < page.number("lead")
 
 
-def test_an_overconfident_output_is_raised(shown):  # noqa: F811
-    """The third experiment: the Euclidean loss also grows above 1, and there the adversary goes."""
+def test_an_overconfident_output_is_raised(shown):
+    """The Euclidean loss also grows above 1, and there the adversary goes. If it fails, the third
+    experiment shows something else."""
     page = shown(RealNetwork(image="overconfident", beta=0.3))
     forward, after = outputs(page)
     right = max(range(10), key=forward.__getitem__)
@@ -478,8 +483,9 @@ def test_an_overconfident_output_is_raised(shown):  # noqa: F811
 
 
 @each_way
-def test_where_inference_does_not_settle_the_page_says_so(shown, width, theme):  # noqa: F811
-    """A β without optimum would be drawn as if it had one; or AROVR called infinite unproved."""
+def test_where_inference_does_not_settle_the_page_says_so(shown, width, theme):
+    """If it fails, a β without optimum is drawn as if it had one; or AROVR is called infinite
+    unproved."""
     page = shown(RealNetwork(image="9 clear"), width=width, theme=theme)
     assert not page.lit
     page.press("beta", "End")
@@ -494,8 +500,8 @@ def test_where_inference_does_not_settle_the_page_says_so(shown, width, theme): 
     assert not page.lit and page.number("price") == page.number("beta")
 
 
-def test_budget_is_spent_in_full(shown):  # noqa: F811
-    """δ's slider: U = δ at every place, and the loss grows with it."""
+def test_budget_is_spent_in_full(shown):
+    """If it fails, U is not δ somewhere on δ's slider, or the loss does not grow with it."""
     page, losses = shown(RealNetwork(image="0 clear", adversary="budget")), []
     for share in (0.2, 0.4, 0.6, 0.8, 1.0):
         page.slide("delta", share)
@@ -506,8 +512,9 @@ def test_budget_is_spent_in_full(shown):  # noqa: F811
     assert "read as 0; under the adversary, as" in page.status
 
 
-def test_within_the_certified_budget_no_reading_changes(shown):  # noqa: F811
-    """The second experiment, over all images: what the mark on the track promises."""
+def test_within_the_certified_budget_no_reading_changes(shown):
+    """If it fails, the second experiment, over all images, breaks what the mark on the track
+    promises."""
     page, names = shown(RealNetwork(image="0 clear", adversary="budget", delta=1e-4)), set()
     for _ in NAMES:
         names.add(page.control("image").input_value())
@@ -537,8 +544,8 @@ def draw_one(page, pull):
 
 
 @pytest.mark.parametrize("pull, width", [("drag", 1280), ("swipe", PHONE)])
-def test_a_reader_draws_a_digit(shown, pull, width):  # noqa: F811
-    """The pad does not answer to the mouse or the finger, or scrolls away under it."""
+def test_a_reader_draws_a_digit(shown, pull, width):
+    """If it fails, the pad does not answer to the mouse or the finger, or scrolls away under it."""
     page = shown(RealNetwork(), width=width)
     page.page.evaluate("document.body.style.paddingBottom = '2000px'")
     page.press("beta", "Home")
@@ -555,15 +562,15 @@ def test_a_reader_draws_a_digit(shown, pull, width):  # noqa: F811
     assert page.errors == [] and not has_nan(page)
 
 
-def test_an_image_of_the_test_set_is_not_drawn_upon(shown):  # noqa: F811
-    """A finger that wants to scroll would spoil the image."""
+def test_an_image_of_the_test_set_is_not_drawn_upon(shown):
+    """If it fails, a finger that wants to scroll spoils the image."""
     page = shown(RealNetwork())
     before = page.numbers(*READOUTS)
     draw_one(page, "drag")
     assert page.numbers(*READOUTS) == before
 
 
-def open_page(browser, path, html, root=""):  # noqa: F811
+def open_page(browser, path, html, root=""):
     """A page of one's own; ``root`` is what a book says about where its files are."""
     text = PAGE.format(theme="light", html=html)
     path.write_text(text.replace("<html ", f'<html data-content_root="{root}" '), encoding="utf-8")
@@ -573,8 +580,9 @@ def open_page(browser, path, html, root=""):  # noqa: F811
     return explorable
 
 
-def test_network_is_loaded_when_it_is_about_to_be_seen(browser, tmp_path):  # noqa: F811
-    """Readers of a page's beginning would pay for its end; or a chapter in a folder finds nothing."""
+def test_network_is_loaded_when_it_is_about_to_be_seen(browser, tmp_path):
+    """If it fails, readers of a page's beginning pay for its end; or a chapter in a folder finds
+    nothing."""
     (tmp_path / "book").mkdir()
     copy_data(SimpleNamespace(outdir=tmp_path))
     html = "<div style='height: 5000px'>Text</div>" + RealNetwork().html()
@@ -589,8 +597,9 @@ def test_network_is_loaded_when_it_is_about_to_be_seen(browser, tmp_path):  # no
     page.page.close()
 
 
-def test_page_without_the_file_says_so(browser, tmp_path):  # noqa: F811
-    """An exported page that nobody understands: the picture stays, and a sentence says why."""
+def test_page_without_the_file_says_so(browser, tmp_path):
+    """If it fails, nobody understands an exported page: the picture goes, or no sentence says
+    why."""
     page = open_page(browser, tmp_path / "alone.html", RealNetwork().html(), root="nowhere/")
     page.page.wait_for_selector("text=could not be loaded")
     assert f"nowhere/_static/{FILE.name}" in page.root.inner_text()
@@ -599,8 +608,9 @@ def test_page_without_the_file_says_so(browser, tmp_path):  # noqa: F811
     page.page.close()
 
 
-def test_in_jupyter_the_kernel_sends_the_network(browser, tmp_path):  # noqa: F811
-    """JupyterLab has no file beside the page: the bytes come with the widget."""
+def test_in_jupyter_the_kernel_sends_the_network(browser, tmp_path):
+    """If it fails, JupyterLab looks for a file beside the page, while the bytes come with the
+    widget."""
     content = base64.b64encode(packed.from_script(FILE.read_text())).decode()
     script = RealNetwork._esm.replace("export default", "const widget =")
     state = json.dumps(RealNetwork(beta=0.1).state())

@@ -40,7 +40,7 @@ def test_published_records_can_be_repeated():
     """If it fails, the command that a page prints beside a record has nothing to run: a record is
     damaged, its kind unknown, or its settings have another name today."""
     paths = list((RECORDS / "runs").iterdir())
-    assert len(paths) > 300
+    assert len(paths) > 300  # else this looks at a folder that has moved
     kinds = set()
     for path in paths:
         run, record = read(path)
@@ -329,7 +329,7 @@ def gains_over_back_propagation():
 def test_tolerance_of_accuracies_is_below_the_smallest_gain():
     """If it fails, a gain that a page reports could vanish within what counts as a repetition."""
     gains = [one.difference.mean for one in gains_over_back_propagation() if one.verdict == "above"]
-    assert len(gains) > 10
+    assert len(gains) > 10  # else the smallest of them means little
     assert ACCURACY.size < min(gains)
 
 
@@ -340,7 +340,7 @@ def test_no_published_finding_may_drift(path):
     record = files.read(path)
     assert not list(disagreements(record, record, 0.0))
     names = [name for name, leaf in findings(record).items() if not isinstance(leaf, str | bool)]
-    assert len(names) >= 2
+    assert len(names) >= 2  # else there is next to nothing to disturb
     for name in names:
         changed = json.loads(json.dumps(record))
         *path, last = name.split(".")

@@ -54,7 +54,7 @@ def slopes(net, x):
 
 
 def test_training_is_the_runs():
-    """Broken if there is a second way to train: histories of equal settings would part."""
+    """If it fails, there is a second way to train: histories of equal settings would part."""
     found, plain = SMALL.execute(), SMALL.run.execute()
     for name, curve in plain["history"].items():
         assert found["history"][name] == curve
@@ -64,7 +64,7 @@ def test_training_is_the_runs():
 
 
 def test_history_is_that_of_the_networks(trained):
-    """Broken if radii or bounds belong to another epoch or other images."""
+    """If it fails, radii or bounds belong to another epoch or other images."""
     record, weights = trained
     digits, history = data.load("digits"), record["history"]
     for epoch, state in enumerate(weights):
@@ -80,7 +80,7 @@ def test_history_is_that_of_the_networks(trained):
 
 
 def test_the_result_is_the_best_epochs(trained):
-    """Broken if the last network is described instead of the chosen one."""
+    """If it fails, the last network is described instead of the chosen one."""
     record, weights = trained
     result, history = record["result"], record["history"]
     best = int(np.argmax(history["validation"]))  # the first of equals
@@ -98,7 +98,7 @@ def test_the_result_is_the_best_epochs(trained):
 
 
 def test_no_attack_beats_its_certificate(trained):
-    """Broken if radii and lengths belong to different images, or either is wrong."""
+    """If it fails, radii and lengths belong to different images, or either is wrong."""
     found, result = trained[0]["attacks"], trained[0]["result"]
     lengths = [math.inf if d is None else d for d in found["distance"]["deepfool"]]
     assert len(lengths) == len(found["radius"]) == len(found["correct"]) == 6
@@ -108,7 +108,7 @@ def test_no_attack_beats_its_certificate(trained):
 
 
 def test_the_radius_of_two_outputs_in_closed_form():
-    """Broken if √2 or the constant is misplaced. One linear layer with outputs ±wᵀx: the
+    """If it fails, √2 or the constant is misplaced. One linear layer with outputs ±wᵀx: the
     margin 2|wᵀx| and ρ = √2‖w‖ give |wᵀx|/‖w‖, the distance to the border, exactly."""
     net = LiftedNetwork([3, 2], bias=False, dtype=torch.float64)
     w = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
@@ -119,7 +119,7 @@ def test_the_radius_of_two_outputs_in_closed_form():
 
 
 def test_radii_against_brute_force(monkeypatch):
-    """Broken if a change shorter than the recorded radius turned a prediction: 20,000 random
+    """If it fails, a change shorter than the recorded radius turns a prediction: 20,000 random
     directions on an image of two pixels, each just within the radius."""
     monkeypatch.setattr(attacks, "ATTACKS", {"deepfool": attacks.ATTACKS["deepfool"]})
     net = LiftedNetwork([2, 3, 2], generator=seeded_generator(1, "weights"))
@@ -133,7 +133,7 @@ def test_radii_against_brute_force(monkeypatch):
 
 
 def test_a_run_that_diverges_at_once_has_no_result(monkeypatch):
-    """Broken if a diverged run ends in an exception instead of a record."""
+    """If it fails, a diverged run ends in an exception instead of a record."""
     def fails(*_, **__):
         raise experiments.InferenceDiverged("not finite")
 
@@ -143,8 +143,8 @@ def test_a_run_that_diverges_at_once_has_no_result(monkeypatch):
 
 
 def test_a_network_that_collapses_is_recorded(monkeypatch):
-    """Broken if a constant network ends its run. No change alters its prediction, so that attacks
-    find none; a radius of 0 is a lower bound of ∞, and as much as JSON can hold."""
+    """If it fails, a constant network ends its run. No change alters its prediction, so that
+    attacks find none; a radius of 0 is a lower bound of ∞, and as much as JSON can hold."""
     train = training.train_epoch
 
     def collapses(net, *others, **options):
@@ -180,13 +180,13 @@ def test_a_network_that_collapses_is_recorded(monkeypatch):
     (lambda: robustness.radii(LiftedNetwork([2, 2]), torch.zeros(2)), "x has shape"),
 ])
 def test_bad_settings_are_named(make, complaint):
-    """Broken if a wrong setting shows up only after training."""
+    """If it fails, a wrong setting shows up only after training."""
     with pytest.raises(ValueError, match=complaint):
         make()
 
 
 def test_the_settings_of_published_records():
-    """Broken if a default changes: records that are published no longer belong to it."""
+    """If it fails, a default changes: records that are published no longer belong to it."""
     assert Robustness().config == {
         "dataset": "mnist", "seed": 0, "method": "arovr", "beta": 0.25, "samples": 50_000,
         "hidden": [64, 64], "epochs": 15, "batch": 100, "learning_rate": 1e-3, "init": "uniform",
@@ -198,13 +198,13 @@ def test_the_settings_of_published_records():
 
 
 def test_a_network_of_another_kind_is_named():
-    """Broken if a float in a network's place ends in an AttributeError."""
+    """If it fails, a float in a network's place ends in an AttributeError."""
     with pytest.raises(TypeError, match=r"net is a float \(0.5\); expected a LiftedNetwork"):
         robustness.radii(0.5, torch.zeros(1, 2))
 
 
 def test_one_network_gives_margins_and_bound():
-    """Broken if the bound is of one network and the margins are of another: each time that its
+    """If it fails, the bound is of one network and the margins are of another: each time that its
     weight is computed, a spectral norm moves on. Without it the radius is that of W/‖W‖₂ as
     the power iteration has it, one step after the last."""
     torch.manual_seed(0)
@@ -220,7 +220,7 @@ def test_one_network_gives_margins_and_bound():
 
 
 def test_radii_of_networks_in_half_precision():
-    """Broken if margins are rounded to bfloat16. Oracle: the same weights in float64."""
+    """If it fails, margins are rounded to bfloat16. Oracle: the same weights in float64."""
     net = LiftedNetwork([4, 8, 3], generator=seeded_generator(0, "weights"), dtype=torch.bfloat16)
     x = torch.linspace(-1, 1, 20).view(5, 4).bfloat16()
     radii, exact = robustness.radii(net, x), robustness.radii(copy.deepcopy(net).double(), x.double())
@@ -228,7 +228,7 @@ def test_radii_of_networks_in_half_precision():
 
 
 def test_the_runs_compared_differ_in_nothing_but_the_network():
-    """Broken if one side gets more images or epochs, another size, or fewer attacks."""
+    """If it fails, one side gets more images or epochs, another size, or fewer attacks."""
     runs = robustness.by_training_and_construction()
     assert len({run.key for run in runs}) == len(runs)
     for name in ("hidden", "epochs", "batch", "learning_rate", "attacked"):

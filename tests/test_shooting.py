@@ -41,8 +41,8 @@ def border(net):
 @settings(max_examples=40)
 @given(net=networks(), seed=st.integers(0, 99), weight=st.floats(-0.95, 3.0), tilted=st.booleans())
 def test_every_pass_descends(base, net, seed, weight, tilted):
-    """For each sample, any graph, γ by unit, tilts, AROVR up to γ_L and ROVR beyond: else the
-    sandwich ROVR ≤ ℓ ≤ AROVR is a matter of luck."""
+    """For each sample, any graph, γ by unit, tilts, AROVR up to γ_L and ROVR beyond. If it fails,
+    the sandwich ROVR ≤ ℓ ≤ AROVR is a matter of luck."""
     x, y = random_inputs(seed, net)
     gamma = gammas(net, seed, units=True)
     potential = lnn.Reweighted(gamma, base)
@@ -78,7 +78,8 @@ def test_where_full_sweeps_go_astray(base, scale_):
 
 @each_base
 def test_toy_networks_against_the_oracle(base):
-    """Never below the global minimum, and at half the safe β nearly always at it."""
+    """If it fails, an energy is below the global minimum, or is hardly ever at it at half the safe
+    β."""
     found = 0
     for seed in range(60):
         net = random_network(seed, [2, 2, 1, 1])
@@ -88,7 +89,7 @@ def test_toy_networks_against_the_oracle(base):
         end, _ = minimise(net, x, energy, EXACT)
         assert (end.energy >= lowest - 1e-9).all()
         found += int(torch.isclose(end.energy, lowest, rtol=1e-6, atol=1e-9))
-    assert found >= 57
+    assert found >= 0.95 * 60  # a descent may end in another basin than the global minimum's
 
 
 @pytest.mark.parametrize("beta", [0.3, 0.6, 0.9])
@@ -121,7 +122,7 @@ def test_one_output_is_one_unknown(base, share, tilted):
 
 @pytest.mark.parametrize("weight", [-0.25, 0.5, 0.0], ids=["AROVR", "ROVR", "no loss"])
 def test_tilts_on_a_mid_size_network(weight):
-    """Against L-BFGS-B: under a tilt the first pass knows no κ, and must not need it."""
+    """Against L-BFGS-B. If it fails, the first pass needs a κ, which is not known under a tilt."""
     net = random_network(7, [20, 25, 25, 10], scale=0.6)
     x, y = random_inputs(7, net, samples=4)
     g = tilts(net, 7)
@@ -133,7 +134,8 @@ def test_tilts_on_a_mid_size_network(weight):
 
 
 def test_two_problems_in_one_batch_are_two_problems():
-    """Rows that repeat, each with its own loss: else targeted objectives mix their halves."""
+    """Rows that repeat, each with its own loss. If it fails, targeted objectives mix their
+    halves."""
     net = random_network(2, [4, 6, 5, 3])
     x, y = random_inputs(2, net, samples=5)
     rows = torch.arange(5).repeat(2)
@@ -174,30 +176,37 @@ def test_the_mean_gap_is_the_one_asked_for(trained, weight):
 
 
 def test_flags_are_those_of_the_samples(trained):
-    """Stopped early: a sample called converged is, and one that is far from it is not."""
+    """Stopped early. If it fails, a sample called converged is not, or one that is far from it is
+    called so."""
     net, x, y = trained
     energy = lnn.FenchelYoung() - 0.35 * lnn.Euclidean(y)
     lowest = minimise(net, x, energy, EXACT)[0]
-    end, report = minimise(net, x, energy, lnn.Shooting(1e-4, max_passes=2, every=True))
+    tolerance = 1e-4
+    end, report = minimise(net, x, energy, lnn.Shooting(tolerance, max_passes=2, every=True))
     gap = (end.energy - lowest.energy) / scale(forward_point(net, x, energy), lowest)
     assert 0.1 < report.converged.float().mean() < 0.9, "too easy or too hard to test anything"
-    assert (gap[report.converged] < 4e-4).float().mean() > 0.95
-    assert not report.converged[gap > 1e-3].any()
+    # The estimate of the mean gap is right up to a factor of 2 (above); that of a single sample
+    # nearly always up to twice as much, and never by an order of magnitude.
+    assert (gap[report.converged] < 4 * tolerance).float().mean() > 0.95
+    assert not report.converged[gap > 10 * tolerance].any()
 
 
 def test_more_passes_where_more_is_asked(trained):
     """If it fails, tolerances are ignored, or passes are wasted on easy ones."""
     net, x, y = trained
-    energy = lnn.FenchelYoung() - 0.2 * lnn.Euclidean(y)
-    passes = [minimise(net, x, energy, lnn.Shooting(tolerance))[1].passes
-              for tolerance in (1e-2, 1e-4, 1e-6, 1e-8)]
-    assert passes == sorted(passes) and passes[0] == 1 and passes[-1] <= 12
+    beta, tolerances = 0.2, (1e-2, 1e-4, 1e-6, 1e-8)
+    energy = lnn.FenchelYoung() - beta * lnn.Euclidean(y)
+    passes = [minimise(net, x, energy, lnn.Shooting(tolerance))[1].passes for tolerance in tolerances]
+    # A pass without relaxation multiplies the error of λ by βλ_max(K) at most, the gap by its square.
+    contraction = (beta * torch.linalg.eigvalsh(lnn.bounds.output_gram(net, x))[:, -1].max()) ** 2
+    plain = math.ceil(math.log(tolerances[-1]) / math.log(contraction))
+    assert passes == sorted(passes) and passes[0] == 1 and passes[-1] <= plain
     end, report = minimise(net, x, energy, lnn.Shooting(1e-8))
     assert report.gap.mean() <= 1e-8 and residual(net, energy, end).mean() < 1e-3
 
 
 def test_a_large_tilt_does_not_pass_for_progress():
-    """What switching units off gains is not what inference has left to find."""
+    """If it fails, what switching units off gains counts as what inference has left to find."""
     net = random_network(11, [6, 12, 12, 4], scale=0.6)
     x, y = random_inputs(11, net, samples=6)
     g = [50.0 * (torch.randn(size, generator=torch.Generator().manual_seed(size)) > 0.5).double()
@@ -214,7 +223,8 @@ def test_a_large_tilt_does_not_pass_for_progress():
 @pytest.mark.parametrize("sizes", [(5, 4, 6, 3), (8, 6, 6, 6, 6, 4)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_past_the_border_it_says_unbounded(sizes, dtype):
-    """Linear networks have an exact border: beyond it every sample is flagged, before it none."""
+    """Linear networks have an exact border. If it fails, a sample beyond it is not flagged, or one
+    before it is."""
     net = random_network(4, sizes, lnn.Identity())
     x, y = random_inputs(4, net, samples=8)
     beta, net = border(net), net.to(dtype)
@@ -227,7 +237,7 @@ def test_past_the_border_it_says_unbounded(sizes, dtype):
 
 
 def test_overflow_is_not_progress():
-    """Between two looks for a minimum float32 must not reach −∞: it would poison the weights."""
+    """If it fails, float32 reaches −∞ between two looks for a minimum, and poisons the weights."""
     net = lnn.LiftedNetwork([1, 1, 1], lnn.Identity())
     with torch.no_grad():
         for weight in net.weights:
@@ -240,7 +250,8 @@ def test_overflow_is_not_progress():
 @each_base
 @pytest.mark.parametrize("hidden", [lnn.Tanh(), lnn.Box(-1, 1)], ids=repr)
 def test_what_has_a_minimum_is_not_called_unbounded(base, hidden):
-    """ROVR always has one, and bounded activations under Fenchel–Young too, however large W is."""
+    """ROVR always has one, and bounded activations under Fenchel–Young too. If it fails, a large W
+    is taken for a runaway."""
     net = random_network(6, [6, 8, 8, 4], hidden, scale=3.0)
     x, y = random_inputs(6, net, samples=10)
     for weight in (2.0, -0.9) if isinstance(base, lnn.FenchelYoung) else (2.0,):
@@ -250,10 +261,11 @@ def test_what_has_a_minimum_is_not_called_unbounded(base, hidden):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_direction_stays_in_the_domain(sign):
-    """ReLU z ≥ 0, and its mirror image z ≤ 0: along z − z* one unit would leave, where U is infinite.
+    """ReLU z ≥ 0, and its mirror image z ≤ 0. If it fails, a unit leaves along z − z*, where U is
+    infinite.
 
-    1-2-1 with W_2 = (3, −3): unit 1 moves by 4, unit 2 by −1. For d = (4, 0, 12) alone E falls
-    like ½·16t² − 0.2·½·144t².
+    1-2-1 with W_2 = (3, −3): unit 1 moves by 4, unit 2 by −1. For d = (4, 0, 12) alone E falls like
+    ½·16t² − 0.2·½·144t².
     """
     net = lnn.LiftedNetwork([1, 2, 1], lnn.ReLU() if sign > 0 else lnn.Box(-math.inf, 0.0),
                             bias=False, dtype=torch.float64)
@@ -268,7 +280,8 @@ def test_the_direction_stays_in_the_domain(sign):
 
 
 def test_only_the_samples_concerned_are_flagged():
-    """1-1-1 with W = 1, 3: border 1/(1 + 9) where the hidden unit is on, 1 where it is off."""
+    """1-1-1 with W = 1, 3: border 1/(1 + 9) where the hidden unit is on, 1 where it is off. If it
+    fails, one sample's fate is another's flag."""
     net = lnn.LiftedNetwork([1, 1, 1], dtype=torch.float64)
     with torch.no_grad():
         net.weight(1).fill_(1.0)
@@ -284,7 +297,8 @@ def test_only_the_samples_concerned_are_flagged():
 
 
 def test_training_does_not_depend_on_the_solver():
-    """Twenty literal passes or the fast solver: else the reproduction is another experiment.
+    """Twenty literal passes or the fast solver. If it fails, the reproduction is another
+    experiment.
 
     Single epochs differ, as Adam turns small differences of small slopes into whole steps.
     """
@@ -296,4 +310,5 @@ def test_training_does_not_depend_on_the_solver():
                       epochs=25, learning_rate=3e-3, generator=torch.Generator().manual_seed(2))
         accuracy[solver] = sum(history.test[-5:]) / 5
     paper, shooting = accuracy.values()
+    # Of 300 test images 6: fewer than two samples of images differ by, √(2 · 0.9 · 0.1 · 300) = 7.
     assert paper > 0.85 and abs(paper - shooting) < 0.02

@@ -47,7 +47,7 @@ def switches(dtype):
     lambda beta: lnn.AROVR(beta), lambda beta: lnn.AROVR(beta, solver=lnn.PaperSweeps(20)),
     lambda beta: lnn.AROVR(beta, potential=lnn.LeastSquares())], ids=["sweeps", "paper", "least squares"])
 def test_warns_beyond_the_exact_border_and_not_before(linear, objective):
-    """A user could not tell a finite maximum from one that inference never reaches."""
+    """If it fails, a user cannot tell a finite maximum from one that inference never reaches."""
     net, x, y, border = linear
     with pytest.warns(StabilityWarning, match="beyond the border of stability for up to 100 %"):
         objective(1.2 * border)(net, x, y)
@@ -55,7 +55,8 @@ def test_warns_beyond_the_exact_border_and_not_before(linear, objective):
 
 
 def test_one_sample_proves_it_for_all():
-    """The direction that one runaway shows is open to all samples: far out x does not matter.
+    """The direction that one runaway shows is open to all samples: far out x does not matter. If it
+    fails, the others keep a finite number.
 
     A check by hand at x = −1, where the unit is off and inference settles: for z = (t, 3t) the
     energy is ½t² + t + 0 − 0.1(3t − 1)², which falls like −0.4t².
@@ -72,13 +73,15 @@ def test_one_sample_proves_it_for_all():
     t = torch.tensor([[1e2], [1e4]], dtype=torch.float64)
     energy = lnn.FenchelYoung()(net, [-torch.ones_like(t), t, 3 * t]) - 0.1 * (3 * t - 1)[:, 0]**2
     torch.testing.assert_close(energy, (0.5 * t**2 + t - 0.1 * (3 * t - 1)**2)[:, 0])
-    assert (energy < -0.3 * t[:, 0] ** 2).all()
+    assert (energy < -0.3 * t[:, 0] ** 2).all()  # it is −0.4t² + 1.6t − 0.1
 
 
 def test_the_proof_is_for_losses_as_curved():
-    """Sample weights: what runs away at weight 1 proves nothing for a smaller one, all for a larger.
+    """Sample weights: what runs away at weight 1 proves nothing for a smaller one, all for a
+    larger.
 
-    Border 1/(1 + 9) for weight 1: at β = 0.2 weight 0.4 keeps βw = 0.08 below it.
+    Border 1/(1 + 9) for weight 1: at β = 0.2 weight 0.4 keeps βw = 0.08 below it. If it fails, a
+    proof is taken too far.
     """
     net, _, _ = switches(torch.float64)
     x, y = torch.tensor([[1.0], [-1.0], [-1.0], [1.0]]).double(), torch.ones(4, 1).double()
@@ -92,7 +95,8 @@ def test_the_proof_is_for_losses_as_curved():
 
 
 def test_the_proof_is_for_the_functions_known():
-    """A convex function of the user's own may grow faster than a square: nothing is proved then."""
+    """A convex function of the user's own may grow faster than a square: nothing is proved then. If
+    it fails, a finite value is called infinite."""
     class Unknown(lnn.ConvexFunction):
         value = conjugate = activation = derivative = prox = divergence = None
 
@@ -103,14 +107,15 @@ def test_the_proof_is_for_the_functions_known():
 
 
 def test_points_at_the_caller():
-    """A warning that names a line of the library does not say which call to mend."""
+    """If it fails, the warning names a line of the library, and does not say which call to mend."""
     with pytest.warns(StabilityWarning) as caught:
         lnn.AROVR(0.2)(*switches(torch.float64))
     assert caught[0].filename == __file__
 
 
 def test_is_about_the_reweighted_and_tilted_potential(linear):
-    """γ moves the border (by its factor, when uniform), a linear tilt does not."""
+    """γ moves the border (by its factor, when uniform), a linear tilt does not. If it fails, the
+    warning is about another energy."""
     net, x, y, border = linear
     tilt = [torch.full((size,), 0.1, dtype=torch.float64) for size in SIZES[1:]]
 
@@ -123,7 +128,8 @@ def test_is_about_the_reweighted_and_tilted_potential(linear):
 
 
 def test_targeted_objectives_are_concave_above_one_half(linear):
-    """AROVR_{α,β} adds curvature β(2α − 1): beyond the border for α near 1, never for α < ½."""
+    """AROVR_{α,β} adds curvature β(2α − 1): beyond the border for α near 1, never for α < ½. If it
+    fails, the warning forgets α."""
     net, x, _, border = linear
     labels = torch.arange(len(x)) % SIZES[-1]
     with pytest.warns(StabilityWarning):
@@ -148,7 +154,7 @@ def test_weights_of_weights_multiply(linear, wrap):
 
 
 def test_an_unknown_potential_is_left_alone(linear):
-    """A potential of the user's own has no known border: that is no reason to fail."""
+    """If it fails, a potential of the user's own, which has no known border, ends in an error."""
     class Own(lnn.Potential):
         terms, error, prox = (getattr(lnn.LeastSquares, name) for name in ("terms", "error", "prox"))
 
@@ -157,7 +163,7 @@ def test_an_unknown_potential_is_left_alone(linear):
 
 
 def test_runaway_activations_leave_a_finite_lower_bound():
-    """9·β/(1 − β) = 81 a sweep would leave float32: NaN or 1e30 would poison the weights."""
+    """If it fails, 9·β/(1 − β) = 81 per sweep leaves float32: NaN or 1e30 poisons the weights."""
     net, x, y = switches(torch.float32)
     objective = lnn.AROVR(0.9)
     with pytest.warns(StabilityWarning, match="for up to 100 % of a batch: .*: their values are lower"):
@@ -169,7 +175,8 @@ def test_runaway_activations_leave_a_finite_lower_bound():
 
 
 def test_an_energy_that_overflows_raises():
-    """Activations may still be finite where their squares are not: the loss would be −∞ or NaN."""
+    """If it fails, the loss is −∞ or NaN: activations may still be finite where their squares are
+    not."""
     def solver(net, energy, start):
         z = [start.z[0], *(torch.full_like(z_k, 1e30) for z_k in start.z[1:])]
         done = torch.ones(len(z[0]), dtype=torch.bool)
@@ -185,7 +192,8 @@ def digits():
 
 
 def test_ordinary_training_hardly_asks_for_the_border(digits, monkeypatch):
-    """The border of a batch costs as much as some passes: training at β = ¼ must not pay for it.
+    """If it fails, training at β = ¼ pays for the border of a batch, which costs as much as some
+    passes.
 
     Not "never": rounding differs between runs, and now and then a batch takes long.
     """
@@ -202,7 +210,7 @@ def test_ordinary_training_hardly_asks_for_the_border(digits, monkeypatch):
 
 
 def test_training_beyond_the_border_does_not_flood(digits):
-    """Python shows a text once: the text may not change with every batch."""
+    """Python shows a text once. If it fails, the text changes with every batch."""
     net = lnn.LiftedNetwork([digits.dim, 32, 32, 10], generator=seeded_generator(0, "weights"))
     train = digits.subset(500, 0)
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
@@ -211,4 +219,5 @@ def test_training_beyond_the_border_does_not_flood(digits):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         train_epoch(net, lnn.AROVR(0.6), train, optimizer, 5, seeded_generator(0, "batches"))
+    # Shares are told in steps of 10 %: ten texts for 100 batches.
     assert 1 <= len([one for one in caught if one.category is StabilityWarning]) <= 10

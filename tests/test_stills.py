@@ -322,7 +322,8 @@ def test_real_network(figure, p):
 
 
 def test_real_network_where_inference_does_not_settle(figure):
-    """If it fails, a forward pass is shown as if it were the attack, or AROVR is called infinite."""
+    """If it fails, a forward pass is shown as if it were the attack, or AROVR is called
+    infinite."""
     fig = figure(widgets.RealNetwork(image="9 clear", beta=0.75))
     assert fig.get_suptitle() == "β = 0.75: inference does not settle"
     forward, attacked = fig.axes[2].containers
@@ -335,7 +336,8 @@ def test_real_network_where_inference_does_not_settle(figure):
 @pytest.mark.parametrize("p", [
     {}, {"beta": 0.7, "passes": 0}, {"beta": 0.5, "x": 2.0, "y": -1.0, "w1": -0.5, "passes": 2}])
 def test_two_landscapes(figure, p):
-    """If it fails, the first chapter's sliders draw an optimum, a level or a sweep where it is not."""
+    """If it fails, the first chapter's sliders draw an optimum, a level or a sweep where it is
+    not."""
     fig = figure(draw_landscape, **p)
     assert fig.get_size_inches().tolist() == [7.6, 5.0]
     p = {"beta": 0.25, "x": 1.0, "y": 2.0, "w1": 1.0, "passes": 3} | p

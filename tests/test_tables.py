@@ -19,7 +19,8 @@ def plain(text: str) -> str:
 
 @pytest.mark.parametrize("values", [(95.1, 96.2), (95.1, 96.2, 95.9, 95.4)], ids=len)
 def test_summary_agrees_with_numpy_and_scipy(values):
-    """The ± is the sample standard deviation and the interval Student's t, from two values on."""
+    """From two values on. If it fails, the ± is not the sample standard deviation, or the interval not
+    Student's t."""
     summary = tables.Summary(values)
     expected = stats.ttest_1samp(values, 0).confidence_interval()
     assert summary.mean == pytest.approx(np.mean(values))
@@ -30,8 +31,8 @@ def test_summary_agrees_with_numpy_and_scipy(values):
 
 
 def test_one_more_run_is_less_certain_than_the_mean():
-    """Simulated: the interval from n runs has to hold the next one 95 times of 100; the mean's
-    interval, which the next run leaves much more often, must not pass for it."""
+    """Simulated: the interval from n runs has to hold the next one 95 times of 100. If it fails,
+    the mean's interval, which the next run leaves much more often, passes for it."""
     draws = np.random.default_rng(0).normal(3.0, 2.0, (4000, 4))
     held = {name: np.mean([low <= new <= high for *few, new in draws
                            for low, high in [getattr(tables.Summary(tuple(few)), name)]])
@@ -60,14 +61,14 @@ def test_many_comparisons_are_corrected_for():
 
 
 def test_one_seed_claims_no_spread():
-    """A single run must not come with an interval, nor with a p."""
+    """If it fails, a single run comes with an interval."""
     text = tables.table_1([record("backprop", 0, 0.95)], "mnist", {"backprop": "bp"})
     assert plain(text).splitlines()[-1] == (
         "| bp | 95.60 ± 0.13 | 95.00 (1) | – | – | -0.60 | – | – | – |")
 
 
 def test_differences_are_paired_by_seed():
-    """Differences must compare equal seeds, whatever order the records come in."""
+    """If it fails, differences do not compare equal seeds, whatever order the records come in."""
     cells = tables.group([record("backprop", 0, 0.90), record("backprop", 1, 0.80),
                           record("arovr", 1, 0.81), record("arovr", 0, 0.92)])
     versus = tables.compare(cells["mnist", "arovr", False], cells["mnist", "backprop", False])
@@ -75,19 +76,20 @@ def test_differences_are_paired_by_seed():
 
 
 def test_a_second_record_of_a_seed_is_refused():
-    """Runs with other settings must not replace each other: a cell would mix them."""
+    """If it fails, runs with other settings replace each other: a cell mixes them."""
     with pytest.raises(ValueError, match=r"'mnist', 'arovr', False.*seed=1"):
         tables.group([record("arovr", 0, 0.9), record("arovr", 1, 0.8), record("arovr", 1, 0.7)])
 
 
 def test_runs_without_a_result_are_left_out():
-    """A run that diverged in its first epoch has no accuracy; it must not end the table."""
+    """If it fails, a run that diverged in its first epoch, and has no accuracy, ends the table."""
     nothing = record("arovr", 1, 0.0) | {"result": None}
     assert tables.group([nothing, record("arovr", 0, 0.9)]) == {("mnist", "arovr", False): {0: 90.0}}
 
 
 def test_comparison_agrees_with_scipy_and_counting():
-    """p is that of the paired t-test; the probability counts all pairs, ties half."""
+    """If it fails, p is not that of the paired t-test, or the probability does not count all pairs,
+    ties half."""
     ours, theirs = [95.2, 96.1, 95.9, 96.4, 95.9], [95.1, 95.9, 96.0, 95.2, 95.5]
     versus = tables.compare(dict(enumerate(ours)), dict(enumerate(theirs)))
     assert versus.p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
@@ -98,7 +100,7 @@ def test_comparison_agrees_with_scipy_and_counting():
 
 @pytest.mark.parametrize(("shift", "verdict"), [(1.0, "above"), (-1.0, "below"), (0.0, "undecided")])
 def test_verdict_is_the_side_of_the_whole_interval(shift, verdict):
-    """A difference within the noise must not count as one, nor a clear one be missed."""
+    """If it fails, a difference within the noise counts as one, or a clear one is missed."""
     noise = [0.1, -0.1, 0.05, -0.05]
     versus = tables.compare({i: shift + v for i, v in enumerate(noise)}, dict.fromkeys(range(4), 0.0))
     assert versus.verdict == verdict
@@ -130,14 +132,14 @@ def test_the_papers_mean_is_uncertain_too():
 
 
 def test_equal_results_are_no_difference():
-    """Identical runs must not divide by their spread of zero."""
+    """If it fails, identical runs divide by their spread of zero."""
     same = tables.compare({0: 95.0, 1: 96.0}, {0: 95.0, 1: 96.0})
     assert (same.p, same.probability, same.verdict) == (1.0, 0.5, "undecided")
     assert tables.compare({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0}).p == 0.0
 
 
 def test_different_seeds_cannot_be_paired():
-    """An unpaired comparison must not pass for a paired one."""
+    """If it fails, an unpaired comparison passes for a paired one."""
     with pytest.raises(ValueError, match=r"\[0\] and \[1\]"):
         tables.compare({0: 95.0}, {1: 95.0})
     with pytest.raises(ValueError, match=r"seeds \[\] and \[\] cannot be paired"):
@@ -147,7 +149,7 @@ def test_different_seeds_cannot_be_paired():
 
 
 def test_pretrained_runs_have_rows_of_their_own():
-    """Runs with and without pretraining are different cells of Table 1."""
+    """If it fails, runs with and without pretraining share a cell of Table 1."""
     rows = tables.table_1(
         [record("backprop", 0, 0.9), record("arovr", 0, 0.91), record("arovr", 0, 0.92, 60)],
         "mnist", {"backprop": "bp", "arovr": "AROVR"}).splitlines()[2:]

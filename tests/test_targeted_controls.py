@@ -14,7 +14,8 @@ from lnn_core.propositions import adversarial, targeted, toys
 
 
 def test_targeted_sandwich(replace):
-    """ROVR_{α,β} above αℓ(z̃), AROVR_{α,β} below; z̃ minimises ᾱβℓ⁻ + U^g."""
+    """ROVR_{α,β} above αℓ(z̃), AROVR_{α,β} below; z̃ minimises ᾱβℓ⁻ + U^g. If it fails, they go
+    unnoticed; so with all controls below."""
     toy = toy_of("targeted_sandwich")
     _, z = oracle.minimum(toy.net, toy.x,
                           toy.tilted + (1 - toy.alpha) * toy.beta * lnn.Euclidean(toy.wrong))
@@ -31,7 +32,7 @@ def test_targeted_sandwich(replace):
     ("helpful_attack", lambda toy, a: a * adversarial.rovr(toy, a * toy.beta), -1),
 ])
 def test_special_attacks(name, value, side, replace):
-    """The equality off by δ; the bound of αℓ(z*) crossed by δ."""
+    """The equality off by δ; the bound of αℓ(z*) crossed by δ. If it fails, they go unnoticed."""
     toy = toy_of(name)
     true, bound = value(toy, toy.alpha), toy.alpha * toy.forward_loss
     for wrong, part in ((true + side * DELTA, 0), (bound - side * DELTA, 1)):
@@ -40,8 +41,8 @@ def test_special_attacks(name, value, side, replace):
 
 
 def test_targeted_is_bounded():
-    """One linear layer: the energy grows like ½(γ + 100(ᾱ − w)) with w = 0 or α, which is
-    negative only for an α above ½."""
+    """One linear layer: the energy grows like ½(γ + 100(ᾱ − w)) with w = 0 or α, which is negative
+    only for an α above ½. If it fails, a bound is claimed there."""
     for alpha in (0.8, 1.3):
         toy = toy_of("targeted_is_bounded", shapes=ONE_LAYER).with_(alpha=alpha)
         expected = [0.5 * (1 / toy.kappa + 100 * (1 - a - w))
@@ -51,7 +52,8 @@ def test_targeted_is_bounded():
 
 
 def test_larger_alpha_is_harder(replace):
-    """β·AROVR falls, stays and leaps: each of the three parts by itself."""
+    """β·AROVR falls, stays and leaps: each of the three parts by itself. If it fails, one of them
+    is not looked at."""
     name = "larger_alpha_is_harder"
     toy, seen = toy_of(name), []
     assert (slack(name, toy) >= 0).all()
@@ -70,7 +72,7 @@ def test_larger_alpha_is_harder(replace):
 
 
 def test_stronger_untargeted_part_is_harder(replace):
-    """Minima that grow with the ratio α/ᾱ instead."""
+    """Minima that grow with the ratio α/ᾱ instead. If it fails, they go unnoticed."""
     name = "stronger_untargeted_part_is_harder"
     toy, ratios = toy_of(name), []
 
@@ -90,7 +92,7 @@ def test_stronger_untargeted_part_is_harder(replace):
     ("tilts_average_out_in_linear_networks", 1)])
 @pytest.mark.parametrize("seed", range(2))
 def test_limits_of_gradients(name, limits, seed, replace):
-    """Limits that are off by 0.3 %, each of them, either way."""
+    """Limits that are off by 0.3 %, each of them, either way. If it fails, they go unnoticed."""
     toy, true = toy_of(name, seed), targeted._limit_of_gradient
     assert P.STATEMENTS[name].instances["fraction"] == 0.01
     found = slack(name, toy)

@@ -137,7 +137,8 @@ def test_pruned_entries_stay_pruned_in_training():
 
 
 def test_a_call_computes_weights_once():
-    """A spectral norm moves on with every access: activations and gradient need the same weights."""
+    """A spectral norm moves on with every access. If it fails, activations and gradient have
+    different weights."""
     class Counting(nn.Module):
         calls = 0
 
@@ -187,7 +188,8 @@ each_inferred = pytest.mark.parametrize("objective", INFERRED.values(), ids=INFE
 
 @each_inferred
 def test_second_derivatives_are_refused(objective):
-    """They would hold the activations fixed, and be wrong without a word.
+    """If it fails, they hold the activations fixed, and are wrong without a word. Not only where
+    the incoming gradient is a variable: that of .sum() is a constant.
 
     Not only where the incoming gradient is a variable: that of .sum() is a constant.
     """
@@ -203,7 +205,8 @@ def test_second_derivatives_are_refused(objective):
 
 @each_inferred
 def test_create_graph_leaves_the_gradient_as_it_is(objective):
-    """A penalty on another term's gradient asks for create_graph: the first derivative stays right."""
+    """A penalty on another term's gradient asks for create_graph. If it fails, the first derivative
+    changes with it."""
     net, x, _ = problem()
     y, gradients = torch.tensor([0, 1, 2]), []
     for create in (False, True):
@@ -215,7 +218,8 @@ def test_create_graph_leaves_the_gradient_as_it_is(objective):
 
 
 def test_second_derivative_in_a_learned_distance():
-    """∂²A/∂θ∂γ with z held fixed would be wrong, too; γ is no parameter of the network."""
+    """If it fails, ∂²A/∂θ∂γ is taken with z held fixed, and is wrong; γ is no parameter of the
+    network."""
     net, x, y = problem()
     gamma = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
 
@@ -229,7 +233,8 @@ def test_second_derivative_in_a_learned_distance():
 
 
 def test_second_derivative_of_the_oracle():
-    """The oracle's values are used as the truth about objectives, and so are their slopes."""
+    """The oracle's values are used as the truth about objectives. If it fails, their slopes are not
+    true."""
     net = random_network(0, [2, 1, 1])
     x, y = random_inputs(0, net)
     values, _ = lnn.oracle.minimum(net, x, lnn.FenchelYoung() + lnn.Euclidean(y))
@@ -240,7 +245,7 @@ def test_second_derivative_of_the_oracle():
 
 @each_inferred
 def test_functional_transforms_are_refused(objective):
-    """torch.func sees no inference: else it ends in an internal error of torch."""
+    """torch.func sees no inference. If it fails, it ends in an internal error of torch."""
     net, x, _ = problem()
     parameters = dict(net.named_parameters())
 
@@ -254,7 +259,7 @@ def test_functional_transforms_are_refused(objective):
 
 
 def test_back_propagation_can_be_transformed():
-    """It infers nothing. Oracle: autograd."""
+    """It infers nothing. Oracle: autograd. If it fails, more is refused than must be."""
     net, x, y = problem()
     loss = Wrapped(net, lnn.BackPropagation())
     found = torch.func.grad(lambda p: torch.func.functional_call(loss, p, (x, y)))(
@@ -311,7 +316,7 @@ def done(buffer):
 
 
 def test_data_parallel_wraps_the_loss():
-    """Without a second device it calls the module as it is."""
+    """If it fails, it does not call the module as it is where there is no second device."""
     net, x, y = problem()
     with pytest.raises(TypeError, match="net is a DataParallel around a LiftedNetwork"):
         lnn.infer(nn.DataParallel(net), x, lnn.FenchelYoung() + lnn.Loss())
@@ -320,6 +325,7 @@ def test_data_parallel_wraps_the_loss():
 
 
 def test_compiled_networks_are_taken():
-    """torch.compile returns a wrapper of another class, with the same parameters."""
+    """torch.compile returns a wrapper of another class, with the same parameters. If it fails, it
+    is refused."""
     net, x, y = problem()
     torch.testing.assert_close(lnn.AROVR(0.1)(torch.compile(net, backend="eager"), x, y), lnn.AROVR(0.1)(net, x, y))

@@ -55,7 +55,8 @@ def test_training_is_deterministic(number):
 
 
 def test_an_epoch_by_hand():
-    """Adam on every mini-batch's mean: if it fails, the short last one is lost or weighs too much."""
+    """Adam on every mini-batch's mean: if it fails, the short last one is lost or weighs too
+    much."""
     net, twin = network(), network()
     optimizer = torch.optim.Adam(twin.parameters(), lr=0.01)
     order = torch.randperm(50, generator=seeded_generator(7, "batches"))

@@ -54,7 +54,7 @@ def stable_cases():
 
 
 def test_landscape_is_eq_2():
-    """The contours would be those of another energy."""
+    """If it fails, the contours are those of another energy."""
     z1, z2 = np.linspace(-1, 3, 21)[None, :], np.linspace(-4, 4, 21)[:, None]
     for weight in (0.0, 0.4, -0.3):
         np.testing.assert_allclose(BIASED.landscape(weight, z1, z2),
@@ -62,14 +62,14 @@ def test_landscape_is_eq_2():
 
 
 def test_optimum_is_the_lowest_point():
-    """The picture's main marks would stand in the wrong place."""
+    """If it fails, the picture's main marks stand in the wrong place."""
     for unit, weight in stable_cases():
         lowest, _ = brute_force(unit, weight)
         assert unit.optimum(weight) == pytest.approx(lowest, abs=1e-6, rel=1e-6), (unit, weight)
 
 
 def test_objectives_are_the_lowest_values():
-    """The sandwich would be drawn with wrong numbers, or lnn.AROVR computes them wrongly."""
+    """If it fails, the sandwich is drawn with wrong numbers, or lnn.AROVR computes them wrongly."""
     for unit, weight in stable_cases():
         value = unit.rovr(weight) if weight > 0 else unit.arovr(-weight)
         expected = brute_force(unit, weight)[1] / weight
@@ -77,7 +77,8 @@ def test_objectives_are_the_lowest_values():
 
 
 def test_sandwich_and_its_bounds():
-    """ROVR ≤ ℓ(z*) ≤ AROVR, within ℓ(z*)/(1 ± βκ): what the chapter's second figure shows."""
+    """ROVR ≤ ℓ(z*) ≤ AROVR, within ℓ(z*)/(1 ± βκ). If it fails, the chapter's second figure refutes
+    its theorem."""
     for unit, beta in product(GRID, BETAS):
         if unit.is_stable(-beta):
             lower, upper = unit.bounds(beta)
@@ -86,7 +87,8 @@ def test_sandwich_and_its_bounds():
 
 
 def test_bounds_are_attained_while_the_unit_stays_on():
-    """The exercise's claim: with the hidden unit on, both bounds are equalities."""
+    """The exercise's claim: with the hidden unit on, both bounds are equalities. If it fails, the
+    exercise asks for something false."""
     unit = TwoUnit(x=2.0, y=1.0, w1=0.5)
     for beta in (0.1, 0.4, 0.7):
         assert unit.optimum(-beta).z1 > 0
@@ -95,7 +97,8 @@ def test_bounds_are_attained_while_the_unit_stays_on():
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_everything_meets_in_the_forward_pass_as_beta_vanishes(sign):
-    """Small β must give back-propagation's loss, at back-propagation's activations."""
+    """If it fails, a small β does not give back-propagation's loss, at back-propagation's
+    activations."""
     for unit in GRID:
         assert unit.optimum(sign * 1e-7) == pytest.approx(unit.forward(), abs=1e-5)
         value = unit.rovr(1e-7) if sign > 0 else unit.arovr(1e-7)
@@ -104,7 +107,8 @@ def test_everything_meets_in_the_forward_pass_as_beta_vanishes(sign):
 
 @pytest.mark.parametrize("w1", [-2.0, -0.5, 0.0, 1.0])
 def test_border_is_where_the_energy_tips_over(w1):
-    """Far out along its weakest direction U − βℓ rises below the border and falls beyond it."""
+    """Far out along its weakest direction U − βℓ rises below the border and falls beyond it. If it
+    fails, the border stands elsewhere."""
     unit = TwoUnit(x=1.0, y=0.0, w1=w1)
     for factor, rises in ((0.98, True), (1.02, False)):
         beta = factor * unit.border
@@ -117,7 +121,8 @@ def test_border_is_where_the_energy_tips_over(w1):
 
 @pytest.mark.parametrize("weight", [0.4, -0.3])
 def test_path_takes_the_steps_of_eq_17_to_the_optimum(weight):
-    """The staircase in the picture: z_2, then z_1, worked out by hand for the first pass."""
+    """The staircase in the picture: z_2, then z_1, worked out by hand for the first pass. If it
+    fails, it is another method's."""
     unit, steps = TwoUnit(), TwoUnit().path(weight, passes=60)
     z2 = (1 + weight * unit.y) / (1 + weight)
     z1 = 1 + (z2 - 1)
@@ -128,7 +133,7 @@ def test_path_takes_the_steps_of_eq_17_to_the_optimum(weight):
 
 @pytest.mark.parametrize("beta", [0.5, 0.496, 0.9, 3.0])
 def test_past_the_border_is_refused_with_the_bound(beta):
-    """A number for a maximum that does not exist would be worse than an error."""
+    """If it fails, there is a number for a maximum that does not exist."""
     message = rf"beta={beta:g} must be below 0\.99/\(1 \+ w1\^2\)=0\.495.*=0\.5 "
     with pytest.raises(ValueError, match=message):
         TwoUnit().arovr(beta)
@@ -138,14 +143,14 @@ def test_past_the_border_is_refused_with_the_bound(beta):
 
 @pytest.mark.parametrize("name", ["x", "y", "w0", "w1", "b0", "b1"])
 def test_parameters_must_be_finite(name):
-    """NaN would spread into every mark of the picture without a word."""
+    """If it fails, NaN spreads into every mark of the picture without a word."""
     with pytest.raises(ValueError, match=f"{name}=nan must be finite"):
         TwoUnit(**{name: math.nan})
 
 
 @pytest.mark.parametrize("beta", [0.0, -0.1, math.inf])
 def test_beta_must_be_positive(beta):
-    """β ≤ 0 would swap the two panels, or divide by zero."""
+    """If it fails, β ≤ 0 swaps the two panels, or divides by zero."""
     for use in (draw_landscape, TwoUnit().rovr, TwoUnit().arovr, TwoUnit().bounds):
         with pytest.raises(ValueError, match=rf"beta={beta} must be positive and finite"):
             use(beta)
@@ -178,14 +183,15 @@ def look_at(**arguments):
 
 
 def test_landscape_at_every_corner_of_the_sliders():
-    """An exception, a NaN, or an AROVR that does not exist, at some position of a slider."""
+    """If it fails, some position of the sliders gives an exception, NaN, or an AROVR that does not
+    exist."""
     for corner in product(*ENDS.values()):
         look_at(**dict(zip(ENDS, corner)), passes=SLIDERS["passes"][1])
 
 
 @pytest.mark.parametrize("name", SLIDERS)
 def test_landscape_along_every_slider(name):
-    """The same, moving one slider at a time away from where the page starts."""
+    """If it fails, one slider does so, moved away from where the page starts."""
     start = dict(zip(SLIDERS, draw_landscape.__defaults__))
     low, high, step = SLIDERS[name]
     values = [type(low)(low + i * step) for i in range(round((high - low) / step) + 1)]
@@ -196,7 +202,8 @@ def test_landscape_along_every_slider(name):
 
 @pytest.mark.parametrize("x, y, w1", [(1, 2, 1), (1, 1, 1), (-1, 3, 2), (2, 0, 0)])
 def test_sandwich_is_drawn_in_order(x, y, w1):
-    """The curves of the second figure cross, or stop short of the border of stability."""
+    """If it fails, the curves of the second figure cross, or stop short of the border of
+    stability."""
     ax = draw_sandwich(x=x, y=y, w1=w1).axes[0]
     curves = {line.get_label(): line.get_ydata() for line in ax.lines}
     arovr, rovr = curves[r"AROVR$_\beta$"], curves[r"ROVR$_\beta$"]
@@ -206,7 +213,7 @@ def test_sandwich_is_drawn_in_order(x, y, w1):
 
 
 def test_figures_belong_to_their_caller():
-    """A figure that pyplot keeps is shown twice by a notebook, and never freed."""
+    """If it fails, pyplot keeps a figure: a notebook shows it twice and never frees it."""
     before = plt.get_fignums()
     draw_landscape()
     draw_sandwich()
@@ -214,7 +221,8 @@ def test_figures_belong_to_their_caller():
 
 
 def test_the_front_page_shows_what_this_code_draws(tmp_path):
-    """The committed picture was drawn by other code: `python -m lnn_core.widgets.two_unit` makes it anew."""
+    """If it fails, the committed picture was drawn by other code: `python -m
+    lnn_core.widgets.two_unit` makes it anew."""
     fresh = tmp_path / "fresh.webp"
     with plt.rc_context():
         two_unit.main([str(fresh)])

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from browsing import browser, each_way, shown  # noqa: F401 - fixtures
+from browsing import DESKTOP, PHONE, each_way
 from javascript import Script
-from test_pages import DESKTOP, PHONE
 
 from lnn_core import widgets
 from lnn_core.losses import Euclidean
@@ -37,7 +36,7 @@ def activations(widget, z):
 
 
 def test_region_is_the_sublevel_set(js):
-    """The coloured area would be another set: its edge has energy δ, and its inside less."""
+    """If it fails, the coloured area is another set: its edge has energy δ, and its inside less."""
     for widget in cases():
         points = np.array(js("region(p)", p=widget.state()))
         assert (points[:, 0] >= 0).all()
@@ -49,7 +48,8 @@ def test_region_is_the_sublevel_set(js):
 
 
 def test_worst_point_is_the_worst(js):
-    """No point of the region, tried on a dense grid, has a greater loss; nor for lnn_core."""
+    """If it fails, a point of the region, tried on a dense grid, has a greater loss; or lnn_core
+    finds one."""
     for i, widget in enumerate(cases()):
         s, delta = js("solve(p)", p=widget.state()), widget.delta
         energy = widget.unit.landscape(0.0, *np.array(s["worst"]["z"]))
@@ -66,7 +66,8 @@ def test_worst_point_is_the_worst(js):
 
 
 def test_price_makes_the_worst_point_stationary(js):
-    """AROVR's β at this point: U − βℓ must have no slope there, but against the wall z₁ = 0."""
+    """AROVR's β at this point. If it fails, U − βℓ has a slope there, and not against the wall z₁ =
+    0."""
     for widget in cases():
         worst = js("solve(p).worst", p=widget.state())
         assert worst["beta"] > 0
@@ -80,7 +81,8 @@ def test_price_makes_the_worst_point_stationary(js):
 
 
 def test_what_reaches_each_unit_is_what_lnn_core_says(js):
-    """Deviations, error signals and energies of the right picture, layer by layer."""
+    """If it fails, deviations, error signals or energies of the right picture are another
+    layer's."""
     for widget in cases():
         s, unit = js("solve(p)", p=widget.state()), widget.unit
         net, U, z = unit.net, unit.potential, activations(widget, s["worst"]["z"])
@@ -95,7 +97,7 @@ def test_what_reaches_each_unit_is_what_lnn_core_says(js):
 
 
 def test_dashes_are_back_propagation(js):
-    """What the lifted signals are compared with: ∂ℓ/∂a_k by autograd."""
+    """If it fails, the lifted signals are compared with something else than ∂ℓ/∂a_k by autograd."""
     for widget in cases():
         s, net = js("solve(p)", p=widget.state()), widget.unit.net
         if widget.x == 0:
@@ -115,8 +117,8 @@ def choose(page, name):
 
 
 @each_way
-def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
-    """The numbers under the picture are not those of the library."""
+def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):
+    """If it fails, the numbers under the picture are not those of the library."""
     page = shown(widgets.Anisotropy(), width=width, theme=theme)
     for name, share in (("delta", 0.8), ("x", 0.5), ("w", 0.3), ("y", 0.2), ("gamma", 0.6)):
         before = page.picture()
@@ -129,8 +131,9 @@ def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F81
         assert page.picture() != before
 
 
-def test_energy_goes_where_it_is_cheap(shown):  # noqa: F811
-    """The chapter's first experiment: the shares are as 1/γ₁ to 1/γ₂ when w = 1."""
+def test_energy_goes_where_it_is_cheap(shown):
+    """If it fails, the shares are not as 1/γ₁ to 1/γ₂ when w = 1: the chapter's first
+    experiment."""
     page = shown(widgets.Anisotropy(shown="energy"))
     for key, gamma in (("ArrowRight", 2 ** -1.75), ("End", 16.0)):
         page.press("gamma", key)
@@ -139,8 +142,9 @@ def test_energy_goes_where_it_is_cheap(shown):  # noqa: F811
     assert "narrow in z₁" in page.status
 
 
-def test_gamma_leaves_the_ratio_of_the_signals_alone(shown):  # noqa: F811
-    """… while deviations change a hundredfold: γ is not a learning rate."""
+def test_gamma_leaves_the_ratio_of_the_signals_alone(shown):
+    """If it fails, γ acts as a learning rate: deviations change with it, the signals' ratio must
+    not."""
     page = shown(widgets.Anisotropy(w=0.75, shown="signal"))
     deviations = []
     for _ in range(4):
@@ -153,8 +157,9 @@ def test_gamma_leaves_the_ratio_of_the_signals_alone(shown):  # noqa: F811
     assert deviations[0] > 20 * deviations[-1]
 
 
-def test_a_soft_unit_that_is_off_wakes_up(shown):  # noqa: F811
-    """The chapter's second experiment: it passes a signal on where back-propagation passes none."""
+def test_a_soft_unit_that_is_off_wakes_up(shown):
+    """If it fails, it passes no signal on where back-propagation passes none: the chapter's second
+    experiment."""
     page = shown(widgets.Anisotropy(gamma=1.0, x=-0.5, y=-1.0, shown="signal"))
     assert page.number("hidden") == 0 and "stays off" in page.status
     page.slide("gamma", 0.25)
@@ -164,8 +169,8 @@ def test_a_soft_unit_that_is_off_wakes_up(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_target_and_forward_pass_can_be_dragged(shown, pull, width):  # noqa: F811
-    """The dashed line and the square do not follow the mouse or the finger."""
+def test_target_and_forward_pass_can_be_dragged(shown, pull, width):
+    """If it fails, the dashed line and the square do not follow the mouse or the finger."""
     page = shown(widgets.Anisotropy(), width=width)
     getattr(page, pull)(page.place(2.4, 2.0, PLANE), page.place(2.4, -0.5, PLANE))
     assert page.number("y") == pytest.approx(-0.5, abs=0.06)

@@ -6,9 +6,8 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from browsing import browser, each_way, shown  # noqa: F401 - fixtures
+from browsing import DESKTOP, PHONE, each_way
 from javascript import Script
-from test_pages import DESKTOP, PHONE
 from test_widgets import positions
 
 from lnn_core import lrrn, widgets
@@ -56,7 +55,8 @@ def predicted(widget):
 
 
 def test_gains_are_those_of_lnn_core(js):
-    """A dot or the curve would belong to another layer: f_β(σ), its maximum, RRLayer's norm."""
+    """If it fails, a dot or the curve belongs to another layer: f_β(σ), its maximum, RRLayer's
+    norm."""
     for widget in cases():
         s = js("solve(p)", p=widget.state())
         sigma = widget.singular_values
@@ -68,14 +68,15 @@ def test_gains_are_those_of_lnn_core(js):
 
 
 def test_networks_are_those_of_lnn_core(js):
-    """The right picture's curves: a network's exact slope (from its energy's matrix), Theorem 1."""
+    """If it fails, the right picture's curves are not a network's exact slope (from its energy's
+    matrix) and Theorem 1."""
     for widget in cases():
         s = js("solve(p)", p=widget.state())
         assert [s[name] for name in SHOWN] == pytest.approx(predicted(widget), **AGREE), widget
 
 
 def test_the_slope_is_that_of_inference(js):
-    """z_L* of the energy's matrix would not be what the network computes."""
+    """If it fails, z_L* of the energy's matrix is not what the network computes."""
     for widget in list(cases(6)):
         x = torch.zeros(1, 3, dtype=torch.float64)
         slope = torch.linalg.matrix_norm(lrrn.jacobian(widget.net, x), 2).item()
@@ -83,7 +84,7 @@ def test_the_slope_is_that_of_inference(js):
 
 
 def test_theorem_1_bounds_every_place_of_the_sliders(js):
-    """A curve that crosses the dotted line: LRRN ≤ layers without feedback ≤ bound."""
+    """LRRN ≤ layers without feedback ≤ bound. If it fails, a curve crosses the dotted line."""
     corners = product(*(positions(control, inner=1) for control in RANGES.values()))
     for values in list(corners)[::7]:
         s = js("solve(p)", p=dict(zip(RANGES, values)))
@@ -93,7 +94,7 @@ def test_theorem_1_bounds_every_place_of_the_sliders(js):
 
 
 def test_equality_where_a_singular_value_is_at_the_peak(js):
-    """The sentence would claim an equality that is none, or miss one."""
+    """If it fails, the sentence claims an equality that is none, or misses one."""
     def said(**p):
         p = widgets.Gains(**p).state()
         return js("status(p, solve(p)).text", p=p)
@@ -107,7 +108,7 @@ def test_equality_where_a_singular_value_is_at_the_peak(js):
 
 
 def test_handles_move_what_they_touch(js):
-    """A drag would set another value than the one under the pointer, at some scale or β."""
+    """If it fails, a drag sets another value than the one under the pointer, at some scale or β."""
     for widget in cases(20):
         p = widget.state()
         for panel, count in ((0, 7), (1, 1)):
@@ -135,8 +136,8 @@ def setting(page):
 
 
 @each_way
-def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
-    """The numbers under the picture are not those of the library, or not in order."""
+def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):
+    """If it fails, the numbers under the picture are not those of the library, or not in order."""
     page = shown(widgets.Gains(), width=width, theme=theme)
     for name, share in (("beta", 0.7), ("sigma3", 0.6), ("scale", 0.4), ("depth", 0.3)):
         before = page.picture(1)
@@ -146,8 +147,9 @@ def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F8
         assert after[0] <= after[1] <= after[2] and page.picture(1) != before
 
 
-def test_no_scale_lifts_the_network_above_the_bound(shown):  # noqa: F811
-    """The chapter's first experiment: from the least to the largest weights at β = 1."""
+def test_no_scale_lifts_the_network_above_the_bound(shown):
+    """From the least to the largest weights at β = 1. If it fails, the chapter's first experiment
+    breaks the bound."""
     page = shown(widgets.Gains())
     page.press("scale", "Home")
     assert page.number("lrrn") > page.number("plain") and "further than the plain" in page.status
@@ -156,8 +158,9 @@ def test_no_scale_lifts_the_network_above_the_bound(shown):  # noqa: F811
     assert page.number("bound") == 1 and "past the peak" in page.status
 
 
-def test_a_singular_value_is_pulled_over_the_peak(shown):  # noqa: F811
-    """The chapter's second experiment: at the peak the bound is reached, and only there."""
+def test_a_singular_value_is_pulled_over_the_peak(shown):
+    """If it fails, the bound is not reached at the peak, or not only there: the chapter's second
+    experiment."""
     page = shown(widgets.Gains(depth=1))
     assert page.number("lrrn") < 1
     peak = page.place(0, FLOOR, LAYER)
@@ -167,8 +170,8 @@ def test_a_singular_value_is_pulled_over_the_peak(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_the_handles(shown, pull, width):  # noqa: F811
-    """Peak, dot and scale do not follow the mouse or the finger."""
+def test_the_handles(shown, pull, width):
+    """If it fails, peak, dot and scale do not follow the mouse or the finger."""
     page = shown(widgets.Gains(sigma2=0.125, sigma3=0.125), width=width)
     act = getattr(page, pull)
     act(page.place(0, 0, LAYER), page.place(math.log10(4), 0, LAYER))  # β = 1/16

@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from browsing import browser, each_way, shown  # noqa: F401 - fixtures
+from browsing import DESKTOP, PHONE, each_way
 from javascript import Script
-from test_pages import DESKTOP, PHONE
 
 from lnn_core import bounds, oracle, widgets
 from lnn_core.losses import Euclidean, Linear
@@ -42,7 +41,7 @@ def exact(widget, weight):
 
 
 def test_objectives_and_optima_are_global(js):
-    """A number, or the top of a curve, would be a local optimum or a formula's value."""
+    """If it fails, a number, or the top of a curve, is a local optimum or a formula's value."""
     finite = 0
     for widget in cases():
         s, beta = js("solve(p)", p=widget.state()), widget.beta
@@ -57,11 +56,11 @@ def test_objectives_and_optima_are_global(js):
             found = [s["arovr"]["value"], s["arovr"]["u"]]
             assert found == pytest.approx([arovr, u], **scale), widget
             finite += 1
-    assert finite > 30
+    assert finite > 30  # else mostly the infinite values have been compared
 
 
 def test_bounds_and_reduced_formula_are_those_of_lnn_core(js):
-    """The dotted or the thinly dashed lines would belong to another theorem."""
+    """If it fails, the dotted or the thinly dashed lines belong to another theorem."""
     for widget in cases():
         s, gamma = js("solve(p)", p=widget.state()), widget.potential.gamma
         net, y, beta = widget.net, widget.target, widget.beta
@@ -76,7 +75,8 @@ def test_bounds_and_reduced_formula_are_those_of_lnn_core(js):
 
 
 def test_border_is_where_the_energy_ceases_to_grow(js):
-    """The mark on the slider would stand where AROVR is still finite, or has long been infinite."""
+    """If it fails, the mark on the slider stands where AROVR is still finite, or has long been
+    infinite."""
     zero = Euclidean(torch.zeros(1, 1, dtype=torch.float64))
     for widget in list(cases())[::2]:
         border = js("border(p)", p=widget.state())
@@ -86,8 +86,8 @@ def test_border_is_where_the_energy_ceases_to_grow(js):
 
 
 def test_on_the_border_itself_the_value_is_the_limit(js):
-    """AROVR would be called infinite where it is not: as a supremum of functions that are continuous
-    in β it has on the border the value that it tends to from below."""
+    """If it fails, AROVR is called infinite where it is not: as a supremum of functions that are
+    continuous in β it has on the border the value that it tends to from below."""
     infinite = 0
     for w, a, activation in [(-2, -0.5, "relu"), (-2, 0.5, "relu"), (-1, -0.5, "relu"),
                              (2, 0.7, "relu"), (2, -0.5, "relu"), (2, -1.5, "relu"),
@@ -102,7 +102,8 @@ def test_on_the_border_itself_the_value_is_the_limit(js):
 
 
 def test_no_cheaper_way_to_move_the_output(js):
-    """The right picture's curves would overstate the price: U(e) is the least for its move u."""
+    """U(e) is the least for its move u. If it fails, the right picture's curves overstate the
+    price."""
     for widget in list(cases())[::3]:
         for e in (-1.7, -0.4, 0.3, 2.2):
             found = js("answer(p, e)", p=widget.state(), e=e)
@@ -114,7 +115,7 @@ def test_no_cheaper_way_to_move_the_output(js):
 
 
 def test_says_which_unit_has_switched(js):
-    """The sentence under the picture would explain a departure by the wrong unit."""
+    """If it fails, the sentence under the picture explains a departure by the wrong unit."""
     def switched(**p):
         return js("solve(p).switched", p=widgets.Sandwich(**p).state())
 
@@ -136,8 +137,8 @@ def predicted(page):
 
 
 @each_way
-def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
-    """The numbers under the picture are not those of the library, or not in order."""
+def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):
+    """If it fails, the numbers under the picture are not those of the library, or not in order."""
     page = shown(widgets.Sandwich(), width=width, theme=theme)
     for name, share in (("a", 0.5), ("w", 0.6), ("beta", 0.2), ("w", 0.3)):
         before = page.numbers(*SHOWN), page.picture()
@@ -147,8 +148,9 @@ def test_dragging_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F8
         assert after == sorted(after) and (after, page.picture()) != before
 
 
-def test_the_bound_does_not_see_the_sign_of_a_weight(shown):  # noqa: F811
-    """The chapter's first experiment: w from −1 to 1 moves AROVR and its border, not the bounds."""
+def test_the_bound_does_not_see_the_sign_of_a_weight(shown):
+    """If it fails, w from −1 to 1 moves the bounds, and not AROVR and its border alone: the
+    chapter's first experiment."""
     page = shown(widgets.Sandwich(beta=0.3))
     mark, before = page.root.locator(".limit").first, page.numbers(*SHOWN)
     left = mark.bounding_box()["x"]
@@ -163,8 +165,9 @@ def test_the_bound_does_not_see_the_sign_of_a_weight(shown):  # noqa: F811
     assert "AROVR at its border 0.333" in page.label()
 
 
-def test_in_a_linear_network_the_bounds_are_the_objectives(shown):  # noqa: F811
-    """The chapter's second experiment; the reduced formula and (19) are exact there."""
+def test_in_a_linear_network_the_bounds_are_the_objectives(shown):
+    """If it fails, the reduced formula and (19) are not exact there: the chapter's second
+    experiment."""
     page = shown(widgets.Sandwich())
     lower, rovr, _, arovr, upper = page.numbers(*SHOWN)
     assert lower < rovr and arovr < upper
@@ -176,8 +179,9 @@ def test_in_a_linear_network_the_bounds_are_the_objectives(shown):  # noqa: F811
 
 
 @each_way
-def test_bound_and_objective_end_at_their_own_borders(shown, width, theme):  # noqa: F811
-    """Past 1/κ = ⅓ there is no bound; past ½ there is no maximum, and the picture lights up."""
+def test_bound_and_objective_end_at_their_own_borders(shown, width, theme):
+    """If it fails, there is a bound past 1/κ = ⅓, or a maximum past ½, and the picture does not
+    light up."""
     page = shown(widgets.Sandwich(beta=0.33), width=width, theme=theme)
     assert page.number("upper") == 50
     page.press("beta", "ArrowRight")
@@ -193,8 +197,8 @@ def test_bound_and_objective_end_at_their_own_borders(shown, width, theme):  # n
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_the_line_at_beta_can_be_dragged(shown, pull, width):  # noqa: F811
-    """The picture does not follow the mouse or the finger."""
+def test_the_line_at_beta_can_be_dragged(shown, pull, width):
+    """If it fails, the picture does not follow the mouse or the finger."""
     page = shown(widgets.Sandwich(), width=width)
     getattr(page, pull)(page.place(0.25, 1.7, AGAINST_BETA), page.place(0.6, 1.7, AGAINST_BETA))
     assert page.number("beta") == pytest.approx(0.6, abs=0.02) and page.lit

@@ -6,9 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from browsing import browser, each_way, shown  # noqa: F401 - fixtures
+from browsing import DESKTOP, PHONE, each_way
 from javascript import Script
-from test_pages import DESKTOP, PHONE
 
 from lnn_core import widgets
 
@@ -34,7 +33,7 @@ def cases(count=60):
 
 
 def test_inferred_outputs_and_objectives_are_those_of_lnn_core(js):
-    """A mark or a number would belong to another subproblem, or be a saddle point."""
+    """If it fails, a mark or a number belongs to another subproblem, or is a saddle point."""
     for widget in cases():
         s, (rovr, arovr) = js("solve(p)", p=widget.state()), widget.objectives()
         outputs = {name: widget.output(name) for name in TERMS}
@@ -50,7 +49,8 @@ def test_inferred_outputs_and_objectives_are_those_of_lnn_core(js):
 
 
 def test_targets_complete_the_square(js):
-    """Eq. (27): h − ½q‖z − target‖² must not depend on z; without a target h must be linear."""
+    """Eq. (27). If it fails, h − ½q‖z − target‖² depends on z; or h is not linear without a
+    target."""
     z = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for widget in cases():
         s = js("solve(p)", p=widget.state())
@@ -65,7 +65,7 @@ def test_targets_complete_the_square(js):
 
 
 def test_heights_are_those_of_the_output_term(js):
-    """The contours, or the profiles along the line, would be those of another function."""
+    """If it fails, the contours, or the profiles along the line, are those of another function."""
     for widget in cases(20):
         p, (y, wrong) = widget.state(), widget.targets
         for name in TERMS:
@@ -80,7 +80,8 @@ def test_heights_are_those_of_the_output_term(js):
 
 
 def test_border_of_beta(js):
-    """The mark on β's slider: the output is there just below it, and gone just above it."""
+    """If it fails, the mark on β's slider stands where the output is gone already, or is still
+    there."""
     for alpha in (0.55, 0.8, 1.0):
         border = js("border({ alpha })", alpha=alpha)
         below, above = (widgets.Targets(alpha=alpha, beta=border * share)
@@ -112,8 +113,8 @@ def against(page):
 
 
 @each_way
-def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F811
-    """The numbers under the picture are not those of the library, or not in order."""
+def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):
+    """If it fails, the numbers under the picture are not those of the library, or not in order."""
     page = shown(widgets.Targets(), width=width, theme=theme)
     for name, share in (("alpha", 0.4), ("wrong2", 0.8), ("y1", 0.6), ("beta", 0.5)):
         before = page.numbers(*SHOWN), page.picture()
@@ -126,8 +127,9 @@ def test_sliding_gives_what_lnn_core_predicts(shown, width, theme):  # noqa: F81
         assert page.numbers(*SHOWN) == sorted(page.numbers(*SHOWN))
 
 
-def test_the_target_passes_through_infinity_and_the_output_does_not(shown):  # noqa: F811
-    """The chapter's first experiment: around α = ½ the target jumps, z⁻ hardly moves."""
+def test_the_target_passes_through_infinity_and_the_output_does_not(shown):
+    """If it fails, z⁻ jumps with the target around α = ½, where it hardly moves: the chapter's
+    first experiment."""
     page = shown(widgets.Targets(alpha=0.48))
     words, outputs, slopes = [], [], []
     for _ in range(5):
@@ -142,8 +144,9 @@ def test_the_target_passes_through_infinity_and_the_output_does_not(shown):  # n
     assert "beyond y, and repels" in page.status
 
 
-def test_above_one_half_beta_has_a_border(shown):  # noqa: F811
-    """The chapter's second experiment: below ½ every β is safe; at α = 0.9 only β < 1.25."""
+def test_above_one_half_beta_has_a_border(shown):
+    """If it fails, some β is unsafe below ½, or β ≥ 1.25 safe at α = 0.9: the chapter's second
+    experiment."""
     page = shown(widgets.Targets())
     border = page.root.locator(".control:has([name=beta]) .limit")
     page.press("beta", "End")
@@ -158,8 +161,8 @@ def test_above_one_half_beta_has_a_border(shown):  # noqa: F811
     assert not page.lit and page.number("arovr") < math.inf
 
 
-def test_at_the_end_of_alpha_there_is_no_attack(shown):  # noqa: F811
-    """α = 1 gives ROVR and AROVR: ½‖y‖²/(1 ± β), whatever y⁻."""
+def test_at_the_end_of_alpha_there_is_no_attack(shown):
+    """If it fails, α = 1 does not give ROVR and AROVR, ½‖y‖²/(1 ± β), whatever y⁻."""
     page = shown(widgets.Targets(beta=0.5))
     page.press("alpha", "End")
     loss = 0.5 * (1 + 1.5**2)
@@ -169,8 +172,8 @@ def test_at_the_end_of_alpha_there_is_no_attack(shown):  # noqa: F811
 
 
 @pytest.mark.parametrize("pull, width", [("drag", DESKTOP), ("swipe", PHONE)])
-def test_both_targets_can_be_dragged(shown, pull, width):  # noqa: F811
-    """A star does not follow the mouse or the finger, or takes the other one along."""
+def test_both_targets_can_be_dragged(shown, pull, width):
+    """If it fails, a star does not follow the mouse or the finger, or takes the other one along."""
     page = shown(widgets.Targets(), width=width)
     window = plane(page)
     getattr(page, pull)(page.place(-1, 1.5, window), page.place(-1.7, -0.8, window))
@@ -180,8 +183,8 @@ def test_both_targets_can_be_dragged(shown, pull, width):  # noqa: F811
     assert page.numbers("y1", "y2") == pytest.approx([-1.7, -0.8], abs=0.08)
 
 
-def test_three_landscapes(shown):  # noqa: F811
-    """The choice of the subproblem changes nothing, or the numbers."""
+def test_three_landscapes(shown):
+    """If it fails, the choice of the subproblem changes nothing, or the numbers."""
     page = shown(widgets.Targets())
     pictures, numbers = {page.picture()}, page.numbers(*SHOWN)
     for name in ("along", "alone"):

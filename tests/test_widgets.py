@@ -59,7 +59,7 @@ def settings(cls, inner=0, limit=400):
 
 @each_class
 def test_shows_the_same_each_time(cls):
-    """A notebook that is run again would differ, and strict nbval would fail."""
+    """If it fails, a notebook that is run again differs, and strict nbval fails."""
     first, second = cls(), cls()
     assert first.html() == second.html()
     assert repr(first) == repr(second) == repr(eval(repr(first), vars(widgets)))
@@ -68,7 +68,8 @@ def test_shows_the_same_each_time(cls):
 
 @each_class
 def test_showing_leaves_no_trace(cls):
-    """A chapter's random numbers or figures would change with a picture that stands before them."""
+    """If it fails, a chapter's random numbers or figures change with a picture that stands before
+    them."""
     plt.rcParams["font.size"] = 17
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), plt.get_fignums()
     cls().html()
@@ -80,7 +81,7 @@ def test_showing_leaves_no_trace(cls):
 
 @each_class
 def test_page_carries_all_it_needs(cls):
-    """Something is fetched from elsewhere, or the script ends where it should not."""
+    """If it fails, something is fetched from elsewhere, or the script ends where it should not."""
     html = cls().html()
     assert html.count("<script>") == html.count("</script>") == 1
     addresses = set(re.findall(r"https?://[^\s\"'<)]+", html))
@@ -91,7 +92,8 @@ def test_page_carries_all_it_needs(cls):
 @each_class
 @pytest.mark.parametrize("which", [0, -1])
 def test_picture_for_readers_without_scripts(cls, which):
-    """An empty box, a picture without words, or one that weighs more than the text around it."""
+    """If it fails, they get an empty box, a picture without words, or one that weighs more than the
+    text around it."""
     soup = BeautifulSoup(cls(**settings(cls)[which]).html(), "html.parser")
     picture = soup.select_one(".still svg")
     assert len(str(picture)) < 30_000
@@ -103,7 +105,7 @@ def test_picture_for_readers_without_scripts(cls, which):
 
 @each_class
 def test_jupyter_gets_a_widget_and_a_page_html(cls):
-    """A live notebook would show a picture that the kernel does not hear."""
+    """If it fails, a live notebook shows a picture that the kernel does not hear."""
     data, _ = cls()._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
     assert data["text/html"] == cls().html() and data["text/plain"] == repr(cls())
@@ -112,7 +114,8 @@ def test_jupyter_gets_a_widget_and_a_page_html(cls):
 
 @each_class
 def test_what_the_reader_drags_reaches_the_kernel(cls):
-    """Jupyter's message about a slider is lost, so that Python computes with the old value."""
+    """If it fails, Jupyter's message about a slider is lost, so that Python computes with the old
+    value."""
     widget, last = cls(), settings(cls)[-1]
     seen = {}
     widget.observe(lambda change: seen.update({change["name"]: change["new"]}), names=list(last))
@@ -125,7 +128,7 @@ def test_what_the_reader_drags_reaches_the_kernel(cls):
 
 @each_class
 def test_what_the_kernel_sets_reaches_the_reader(cls):
-    """`widget.beta = 0.4` in a cell would not move the slider."""
+    """If it fails, `widget.beta = 0.4` in a cell does not move the slider."""
     widget = cls()
     widget.comm = Mock()
     for name, value in settings(cls)[-1].items():
@@ -141,7 +144,8 @@ def sliders(cls):
 
 @each_class
 def test_values_out_of_range_are_clamped_with_a_message(cls):
-    """A picture for parameters that it was not made for; or a silent change of what was asked."""
+    """If it fails, there is a picture for parameters that it was not made for; or a silent change
+    of what was asked."""
     for control in sliders(cls):
         name = control["name"]
         for wanted, end in ((control["max"] + 7, "max"), (control["min"] - 7, "min")):
@@ -153,7 +157,7 @@ def test_values_out_of_range_are_clamped_with_a_message(cls):
 @each_class
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, "1", None, True])
 def test_what_is_no_number_is_refused(cls, wrong):
-    """NaN would spread into every line of the picture."""
+    """If it fails, NaN spreads into every line of the picture."""
     for control in sliders(cls):
         with pytest.raises(traitlets.TraitError, match=f"{control['name']}={wrong!r} must be a"):
             cls(**{control["name"]: wrong})
@@ -161,7 +165,7 @@ def test_what_is_no_number_is_refused(cls, wrong):
 
 @each_class
 def test_unknown_choice_is_refused(cls):
-    """A misspelt method would show nothing."""
+    """If it fails, a misspelt method shows nothing."""
     for control in cls.controls():
         if "options" in control:
             with pytest.raises(traitlets.TraitError, match=control["options"][0]):
@@ -169,7 +173,7 @@ def test_unknown_choice_is_refused(cls):
 
 
 def test_integers_stay_integers():
-    """Two and a half sweeps."""
+    """If it fails, there are two and a half sweeps."""
     with pytest.raises(traitlets.TraitError, match=r"passes=2\.5 must be an integer"):
         widgets.Landscape(passes=2.5)
     assert repr(widgets.Landscape(passes=np.int64(3)).passes) == "3"
@@ -180,14 +184,14 @@ def test_integers_stay_integers():
     ((0.5, 0.0, 1.0, 0.3), r"from 0.0 to 1.0 there are 3.33333 steps of 0.3"),
 ])
 def test_slider_whose_range_does_not_fit(arguments, message):
-    """A slider that never reaches its end."""
+    """If it fails, a slider never reaches its end."""
     with pytest.raises(ValueError, match=message):
         Slider(*arguments, "x, a number")
 
 
 @each_class
 def test_labels_are_unique_and_named(cls):
-    """Two sliders that a screen reader calls the same."""
+    """If it fails, a screen reader calls two sliders the same."""
     labels = [control["label"] for control in cls.controls()]
     assert len(set(labels)) == len(labels) and all(labels)
 
@@ -208,7 +212,7 @@ def js(scripts):
 
 @each_class
 def test_no_nan_or_gap_in_words_and_numbers(cls, scripts):
-    """At some corner of the sliders a reader would see or hear `NaN` or `undefined`."""
+    """If it fails, a reader sees or hears `NaN` or `undefined` at some corner of the sliders."""
     script = scripts[cls]
     if script("Boolean(explorable.setup)"):
         pytest.skip("needs data of its own: tested beside its mathematics")
@@ -230,7 +234,7 @@ def test_no_nan_or_gap_in_words_and_numbers(cls, scripts):
 
 @each_class
 def test_page_admits_what_python_admits(cls, scripts):
-    """A value that Jupyter clamps and the page does not, or the other way round."""
+    """If it fails, Jupyter clamps a value that the page does not, or the other way round."""
     wanted = [-1e9, -0.3, 0.123, 0.5, 1.0, 7.0, 1e9]
     for control in cls.controls():
         admit = [scripts[cls]("admit(CONTROLS.find(c => c.name === name), wanted)",
@@ -245,7 +249,7 @@ def test_page_admits_what_python_admits(cls, scripts):
 
 @each_class
 def test_every_place_of_a_slider_is_its_value(cls, scripts):
-    """A thumb that jumps when it is let go, or that never reaches an end."""
+    """If it fails, a thumb jumps when it is let go, or never reaches an end."""
     for control in sliders(cls):
         found = scripts[cls]("""(() => {
             const c = CONTROLS.find(c => c.name === name), places = range(steps(c) + 1);
@@ -262,7 +266,7 @@ def test_every_place_of_a_slider_is_its_value(cls, scripts):
 
 @each_class
 def test_colours_are_those_of_the_book(cls, scripts):
-    """A method would change its colour between a chapter's figures and its explorable."""
+    """If it fails, a method changes its colour between a chapter's figures and its explorable."""
     for name, method in style.METHODS.items():
         expected = None if method.colour == "#000000" else method.colour
         assert scripts[cls]("COLOURS[name]", name=name) == expected
@@ -272,13 +276,13 @@ def test_colours_are_those_of_the_book(cls, scripts):
     ("1.005", 1, "1.0"), ("-0.001", 2, "0.00"), ("-2.5", 1, "−2.5"), ("Infinity", 2, "∞"),
     ("-Infinity", 2, "−∞"), ("NaN", 2, "–"), ("12345", 0, "12345")])
 def test_numbers_as_readers_see_them(js, value, digits, words):
-    """`NaN`, `Infinity` or `-0.00` on a page."""
+    """If it fails, a page shows `NaN`, `Infinity` or `-0.00`."""
     assert js(f"number({value}, digits)", digits=digits) == words
 
 
 @pytest.mark.parametrize("low, high", [(-0.25, 2.75), (0, 1), (-1000, 3), (1e-6, 3e-6)])
 def test_ticks_are_round_and_inside(js, low, high):
-    """Axes with odd numbers, with none, or with so many that they overlap."""
+    """If it fails, axes have odd numbers, none, or so many that they overlap."""
     ticks = np.array(js("ticks(low, high, 5)", low=low, high=high))
     steps = np.diff(ticks)
     mantissa = steps[0] / 10 ** math.floor(math.log10(steps[0] * 1.0001))
@@ -288,7 +292,7 @@ def test_ticks_are_round_and_inside(js, low, high):
 
 
 def test_contour_of_a_circle(js):
-    """Lines in the picture would lie beside the level that they stand for."""
+    """If it fails, lines in the picture lie beside the level that they stand for."""
     n, radius = 41, 13.0
     window = {"x": [-20, 20], "y": [-20, 20]}
     segments = js("contours(sample((x, y) => x * x + y * y, window, n), n, levels)", window=window,
@@ -300,7 +304,8 @@ def test_contour_of_a_circle(js):
 
 
 def test_contours_of_a_plane_are_straight(js):
-    """Several levels in one cell, and levels that nothing reaches."""
+    """Several levels in one cell, and levels that nothing reaches. If it fails, lines are bent or
+    made up."""
     window = {"x": [0, 1], "y": [0, 1]}
     segments = js("contours(sample((x, y) => x + 10 * y, window, 2), 2, [-1, 2, 5, 8, 12])",
                   window=window)
@@ -310,7 +315,7 @@ def test_contours_of_a_plane_are_straight(js):
 
 
 def test_no_contour_where_the_function_is_infinite(js):
-    """A line along the edge of the domain, where there is no level."""
+    """If it fails, there is a line along the edge of the domain, where there is no level."""
     window = {"x": [-1, 1], "y": [-1, 1]}
     segments = js("contours(sample((x, y) => x < 0 ? Infinity : x, window, 21), 21, [0.5])",
                   window=window)
@@ -330,7 +335,7 @@ def one_unit_cases():
 
 
 def test_one_unit_agrees_with_lnn_core(scripts):
-    """A curve or a number of the picture would belong to another function."""
+    """If it fails, a curve or a number of the picture belongs to another function."""
     for unit in one_unit_cases():
         s = scripts[widgets.OneUnit]("solve(p)", p=unit.state())
         G, z = unit.function, torch.tensor(unit.z, dtype=torch.float64)
@@ -348,7 +353,8 @@ def test_one_unit_agrees_with_lnn_core(scripts):
 
 
 def test_shaded_area_is_the_divergence(scripts):
-    """The second picture's claim: D(z‖a) is the area between the point and the graph of f."""
+    """If it fails, D(z‖a) is not the area between the point and the graph of f, as the second
+    picture claims."""
     for unit in one_unit_cases():
         divergence = unit.prices(torch.tensor(unit.z, dtype=torch.float64))[0].item()
         if abs(unit.z) > 0.99 and unit.activation == "tanh" or not math.isfinite(divergence):
@@ -379,7 +385,7 @@ def best(unit, weight):
 
 
 def test_landscape_agrees_with_lnn_core(scripts):
-    """A mark or a number of the front page would be wrong."""
+    """If it fails, a mark or a number of the front page is wrong."""
     for widget in landscape_cases():
         s = scripts[widgets.Landscape]("solve(p)", p=widget.state())
         unit, beta = widget.unit, widget.beta
@@ -397,8 +403,8 @@ def test_landscape_agrees_with_lnn_core(scripts):
 
 
 def test_on_the_border_itself_the_landscape_shows_the_limit(scripts):
-    """AROVR would be called infinite where it is not. It grows with β, and as a supremum of functions
-    that are continuous in β it has on the border the value that it tends to."""
+    """If it fails, AROVR is called infinite where it is not. It grows with β, and as a supremum of
+    functions that are continuous in β it has on the border the value that it tends to."""
     cases = list(product((-0.5, 0.0, 1.0), (-1.0, 1.0, 2.0), (0.25, 1.0, 2.0, 4.0)))
     for x, y, gamma in cases:
         unit = TwoUnit(x=x, y=y, gamma=gamma)
@@ -414,7 +420,8 @@ def test_on_the_border_itself_the_landscape_shows_the_limit(scripts):
 
 
 def test_alternative_text_near_the_border():
-    """Readers without scripts would be told that AROVR is infinite where it is only hard to find."""
+    """If it fails, readers without scripts are told that AROVR is infinite where it is only hard to
+    find."""
     words = {beta: widgets.Landscape(beta=beta).describe() for beta in (0.49, 0.5, 0.51)}
     assert f"is {TwoUnit().arovr(0.49):.3f}." in words[0.49]
     assert "is not computed, this close to the border." in words[0.5]
@@ -422,7 +429,7 @@ def test_alternative_text_near_the_border():
 
 
 def test_objectives_are_those_of_lnn_core(scripts):
-    """The search above and lnn.AROVR would disagree: the page shows another objective."""
+    """If it fails, the search above and lnn.AROVR disagree: the page shows another objective."""
     for widget in list(landscape_cases())[::40]:
         s = scripts[widgets.Landscape]("solve(p)", p=widget.state())
         unit, beta = widget.unit, widget.beta
@@ -432,7 +439,7 @@ def test_objectives_are_those_of_lnn_core(scripts):
 
 
 def test_energy_agrees_with_lnn_core(scripts):
-    """The contours would be those of another energy."""
+    """If it fails, the contours are those of another energy."""
     z1, z2 = np.array([[-0.1, 0.0, 0.7, 2.0], [1.0, -2.0, 0.3, 3.0]])
     for widget in list(landscape_cases())[::7]:
         values = scripts[widgets.Landscape](
@@ -442,7 +449,7 @@ def test_energy_agrees_with_lnn_core(scripts):
 
 
 def test_sweeps_are_those_of_eq_17(scripts):
-    """The stairs in the picture would not be what `lnn.infer` does."""
+    """If it fails, the stairs in the picture are not what `lnn.infer` does."""
     for widget in list(landscape_cases())[::3]:
         widget.passes = 6
         path = scripts[widgets.Landscape]("solve(p).path", p=widget.state())
@@ -450,7 +457,7 @@ def test_sweeps_are_those_of_eq_17(scripts):
 
 
 def test_escape_is_where_the_energy_falls_without_end(scripts):
-    """Past the border the arrow would point to a place where the energy rises."""
+    """If it fails, the arrow past the border points to a place where the energy rises."""
     for gamma, factor in product((0.25, 1.0, 2.0), (1.02, 1.2)):
         unit = TwoUnit(gamma=gamma)
         beta = factor * unit.border
@@ -471,7 +478,7 @@ def steepest(gamma, beta):
 
 
 def test_explorables_weigh_little():
-    """A page with explorables must add at most 0.3 MB."""
+    """If it fails, a page with explorables adds more than 0.3 MB."""
     heavy = {}
     for path in committed_notebooks():
         outputs = [output for cell in nbformat.read(path, as_version=4).cells
@@ -483,7 +490,7 @@ def test_explorables_weigh_little():
 
 
 def test_scripts_are_part_of_the_package(tmp_path):
-    """`pip install lnn_core` would leave the explorables without their scripts."""
+    """If it fails, `pip install lnn_core` leaves the explorables without their scripts."""
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     (tmp_path / "lnn_core").symlink_to(ROOT / "lnn_core")
