@@ -81,7 +81,7 @@ def test_feedback_is_the_transposed_product(net):
 @given(networks())
 def test_edges_are_found_from_both_ends(net):
     """If it fails, inference forgets a connection."""
-    assert sorted((j, k) for j in range(net.depth) for k in net.children(j)) == sorted(net.edges)
+    assert sorted((j, k) for j in range(net.depth) for k in net.children_of(j)) == sorted(net.edges)
     for (j, k), weight in zip(net.edges, net.weights):
         assert net.weight(k, j) is weight
         assert weight.shape == (net.sizes[k], net.sizes[j])

@@ -376,8 +376,10 @@ def test_filters_are_compared_as_numbers():
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_another_machine_is_named(monkeypatch, capsys, recorded, elsewhere):
     """If it fails, a reader takes the scatter between processors for a fault, or a fault for it."""
-    other = Toy().record()["machine"] | ({"instructions": "ANOTHER"} if elsewhere else {})
-    assert command(monkeypatch, "repeat", recorded(test=0.6, machine=other)) == 1
+    path, record = recorded(), Toy().record() | found(test=0.6)
+    record["machine"] |= {"instructions": "ANOTHER"} if elsewhere else {}
+    save(seal(record), path)
+    assert command(monkeypatch, "repeat", path) == 1
     assert ("instructions ANOTHER" in capsys.readouterr().out) == elsewhere
 
 

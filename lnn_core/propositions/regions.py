@@ -157,7 +157,7 @@ def optimum_satisfies_equation_17(toy: Toy) -> Tensor:
                        for k, g in enumerate(toy.gamma, 1)]
     slacks = [(errors[-1] - toy.beta * (z[-1] - toy.y)).square()]
     for k in range(1, toy.net.depth):
-        p = sum(errors[child] @ toy.net.weight(child, k) for child in toy.net.children(k))
+        p = sum(errors[child] @ toy.net.weight(child, k) for child in toy.net.children_of(k))
         slacks.append((z[k] - toy.net.function(k).activation(a[k] + p / toy.gamma[k - 1])).square())
     return -torch.cat([s.flatten() for s in slacks]).detach()
 
