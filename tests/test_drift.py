@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lnn_core.experiments import robustness, studies
 from lnn_core.experiments import lrrn as lrrn_experiments
+from lnn_core.experiments import robustness, studies
 from lnn_core.experiments.records import load
 
 RECORDS = Path(__file__).parents[1] / "book" / "records" / "runs"

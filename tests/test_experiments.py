@@ -14,9 +14,9 @@ import torch
 
 import lnn_core as lnn
 from lnn_core import data
-from lnn_core.experiments import runs as experiments
 from lnn_core.experiments import METHODS, Run
-from lnn_core.experiments.records import load, save, run_all
+from lnn_core.experiments import runs as experiments
+from lnn_core.experiments.records import load, run_all, save
 from lnn_core.experiments.records.files import seal
 from lnn_core.experiments.training import seeded_generator
 

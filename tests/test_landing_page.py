@@ -4,15 +4,7 @@ import math
 
 import pytest
 from browsing import Shown
-from test_pages import (  # noqa: F401 - fixtures
-    DESKTOP,
-    PHONE,
-    address,
-    browser,
-    build,
-    site,
-    soup,
-)
+from test_pages import DESKTOP, PHONE, address, browser, build, site, soup  # noqa: F401 - fixtures
 
 from lnn_core import widgets
 from lnn_core.widgets.two_unit import TwoUnit

@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from lnn_core.experiments import robustness, studies  # noqa: F401  robustness declares a kind
-from lnn_core.experiments import Run
+from lnn_core.experiments import Run, robustness, studies  # noqa: F401  robustness declares a kind
 from lnn_core.experiments import pca as modes  # noqa: F401  it declares a kind
 from lnn_core.experiments.lrrn import packed
 from lnn_core.experiments.records import Recorded, files, load, run_all, save

@@ -22,8 +22,7 @@ import joblib
 import pytest
 from tqdm import tqdm
 
-from lnn_core.experiments import tables, training
-from lnn_core.experiments import Run
+from lnn_core.experiments import Run, tables, training
 from lnn_core.experiments.records import Recorded, load, run_all
 
 HERE = Path(__file__).parent

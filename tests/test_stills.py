@@ -17,8 +17,8 @@ from test_drawing import reached, scalar
 from test_real_network_page import activations
 
 from lnn_core import bounds, lrrn, style, widgets
-from lnn_core.widgets.two_unit import TwoUnit, draw_landscape, draw_sandwich
 from lnn_core.widgets.base import INK
+from lnn_core.widgets.two_unit import TwoUnit, draw_landscape, draw_sandwich
 
 BLUE, RED, YELLOW = (COLOUR[name].lower() for name in ("rovr", "arovr", "bound"))
 

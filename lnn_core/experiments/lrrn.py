@@ -19,19 +19,18 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..data import cifar
 from .. import data
 from ..checks import at_least, one_of, positive
 from ..convex import Identity, ReLU
-from ..data import Dataset, Split
+from ..data import Dataset, Split, cifar
 from ..kinds import expect
 from ..losses import home
-from .records import Recorded
-from .training import BLOCK, accuracy, seeded_generator, train_epoch
 from ..lrrn.bounds import certified_radius, jacobian, lipschitz
 from ..lrrn.boxqp import SpectralDescent
 from ..lrrn.model import LRRN
 from ..lrrn.objectives import Contrastive, EnergyLoss, Unsupervised, parameter_groups
+from .records import Recorded
+from .training import BLOCK, accuracy, seeded_generator, train_epoch
 
 #: Data sets of 28×28 images, in the order of the paper's Table 1.
 DATASETS = ("mnist", "kmnist", "fashion-mnist")

@@ -12,9 +12,10 @@ import sys
 import traceback
 from pathlib import Path
 
-# They declare the kinds of records that there are: no file decides what is imported.
-from .. import runs as experiments, robustness  # noqa: F401
 from .. import pca as modes  # noqa: F401
+
+# They declare the kinds of records that there are: no file decides what is imported.
+from .. import runs as experiments  # noqa: F401
 from .files import claim
 from .repeating import read, repeat
 
