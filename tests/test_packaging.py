@@ -22,15 +22,7 @@ import lnn_core
 print(*{name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names)
 """
 #: As where the extras are not installed.
-WITHOUT = """
-import sys
-class Missing:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name in {missing}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Missing)
-"""
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys({missing}))\n"
 #: What README promises of the library alone, and more.
 ALONE = """
 import torch, lnn_core as lnn
@@ -40,7 +32,7 @@ net = lnn.LiftedNetwork([3, 4, 2])
 x, y = torch.rand(8, 3), torch.randint(2, (8,))
 lnn.AROVR(beta=0.25)(net, x, y).backward()
 fit(net, lnn.ROVR(beta=0.25), *3 * [Split(x, y)], epochs=1, batch=4)
-lnn.ConstrainedAROVR(beta=0.25)(net, x, y)
+lnn.ConstrainedAROVR(0.25)(net, x, y)
 lnn.lipschitz.bracket(net, x), lnn.lrrn.LRRN([3, 4, 2]), lnn.oracle, lnn.tables
 """
 
