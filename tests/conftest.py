@@ -10,10 +10,15 @@ settings.register_profile("suite", deadline=None, derandomize=True, database=Non
                           max_examples=50, report_multiple_bugs=False)
 settings.load_profile("suite")
 
-#: What `make test-fast` leaves out: tests that build the book or drive a browser, by their fixtures, and files
-#: that start many processes, train, or go through all notebooks.
+#: What `make test-fast` leaves out: tests that build the book or drive a browser (by
+#: their fixtures), and files that start many processes, train, or go through all notebooks.
 SLOW_FIXTURES = {"browser", "build"}
-SLOW_FILES = {"test_benchmarks.py", "test_mutants.py", "test_notebooks.py", "test_quick_run.py", "test_scale_out.py"}
+SLOW_FILES = {"test_benchmarks.py", "test_drift.py", "test_mutants.py", "test_notebooks.py",
+              "test_quick_run.py", "test_scale_out.py"}
+
+
+def pytest_configure(config):  # here, as mutants are tested without pyproject.toml
+    config.addinivalue_line("markers", "slow: left out by `make test-fast`")
 
 
 def pytest_collection_modifyitems(items):

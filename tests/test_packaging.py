@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -26,14 +27,11 @@ WITHOUT = "import sys; sys.modules.update(dict.fromkeys({missing}))\n"
 #: What README promises of the library alone, and more.
 ALONE = """
 import torch, lnn_core as lnn
-from lnn_core.data import Split
-from lnn_core.training import fit
 net = lnn.LiftedNetwork([3, 4, 2])
 x, y = torch.rand(8, 3), torch.randint(2, (8,))
 lnn.AROVR(beta=0.25)(net, x, y).backward()
-fit(net, lnn.ROVR(beta=0.25), *3 * [Split(x, y)], epochs=1, batch=4)
 lnn.ConstrainedAROVR(0.25)(net, x, y)
-lnn.lipschitz.bracket(net, x), lnn.lrrn.LRRN([3, 4, 2]), lnn.oracle, lnn.tables
+lnn.lipschitz.bracket(net, x), lnn.lrrn.LRRN([3, 4, 2]), lnn.oracle, lnn.data.Split(x, y)
 """
 
 
@@ -66,10 +64,8 @@ def test_core_does_without_the_extras():
 @pytest.mark.parametrize("code, extra", [
     ("from lnn_core import data; data.load('digits')", "data"),
     ("import lnn_core.experiments", "experiments"),
-    ("import lnn_core.attacks", "experiments"),
     ("import lnn_core; lnn_core.style", "book"),
-    ("import lnn_core.explore", "book"),
-    ("import lnn_core.widgets", "book")])
+    ("import lnn_core.widgets.two_unit", "book")])
 def test_missing_extra_is_named(code, extra):
     """If it fails, a user is told of a package's absence, not of what brings it, or is told twice."""
     found = run(WITHOUT.format(missing=missing()) + code)
@@ -98,3 +94,18 @@ def test_everything_is_pinned():
     asked = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
     names = {re.match(r"[\w-]+", requirement)[0] for requirement in asked} - {PROJECT["name"]}
     assert {name for name in names if not re.search(rf"^{name}==", pins, re.M)} == set()
+
+
+@pytest.mark.parametrize("said, status, printed", [
+    ("Found {} errors in 2 files", 0, "allowed\n"),
+    ("Found {fewer} errors in 1 file", 0, "lower BASELINE"),
+    ("lnn_core/convex.py:1: error: of types\nFound {more} errors in 3 files", 1, "convex.py:1: error"),
+    ("pyproject.toml: no such option", 1, "did not get through")])
+def test_types_may_only_get_better(monkeypatch, capsys, said, status, printed):
+    """If it fails, new errors of types pass `make check`, or a crash of the checker does."""
+    script = runpy.run_path(str(ROOT / ".ci" / "check_types.py"))
+    count = script["BASELINE"]
+    output = said.format(count, fewer=count - 1, more=count + 1)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, output, ""))
+    wrong = script["main"]()
+    assert bool(wrong) == bool(status) and printed in (wrong or capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""The pictures for readers without scripts, and those of ``lnn_core.widgets.two_unit``: what is drawn in them.
+"""The pictures for readers without scripts, and those of ``widgets.two_unit``: what is drawn in them.
 
 Every line, mark and level is compared with what lnn_core computes for it, and no other may be there.
 """

@@ -12,10 +12,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from .. import pca as modes  # noqa: F401
-
 # They declare the kinds of records that there are: no file decides what is imported.
-from .. import runs as experiments  # noqa: F401
+from .. import pca, robustness, runs  # noqa: F401
 from .files import claim
 from .repeating import read, repeat
 
