@@ -1,5 +1,6 @@
 # `make book` and `make test` are all that a reader needs; each sets up what it uses.
 
+# make 3.81, that of macOS, does not read .SHELLFLAGS: loops end with `|| exit 1`.
 SHELL         := bash
 .SHELLFLAGS   := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -59,7 +60,7 @@ book: environment
 	@mkdir -p book/quick
 	@for study in $(STUDIES); do \
 		echo "==> Running $$study on this machine, quick profile"; \
-		$(RUN) --cwd book/quick -p profile quick -p records records book/$$study.ipynb book/quick/$${study#*/}.ipynb; \
+		$(RUN) --cwd book/quick -p profile quick -p records records book/$$study.ipynb book/quick/$${study#*/}.ipynb || exit 1; \
 	done
 	@echo "==> Building the pages"
 	@$(BIN)/jupyter-book build --quiet --all -W -n --keep-going .
@@ -92,7 +93,7 @@ reproduce: environment
 	@mkdir -p $(AFRESH)/records
 	@for study in $(STUDIES) reproduction/provenance; do \
 		echo "==> Running $$study, profile of the paper"; \
-		$(RUN) --cwd book/reproduction -p records "$(CURDIR)/$(AFRESH)/records" book/$$study.ipynb $(AFRESH)/$${study#*/}.ipynb; \
+		$(RUN) --cwd book/reproduction -p records "$(CURDIR)/$(AFRESH)/records" book/$$study.ipynb $(AFRESH)/$${study#*/}.ipynb || exit 1; \
 	done
 	@echo "==> The records are in $(AFRESH)/records, the notebooks with their outputs beside them"
 
