@@ -14,7 +14,7 @@ import torch
 
 import lnn_core as lnn
 from lnn_core import data
-from lnn_core.experiments import METHODS, Run
+from lnn_core.experiments import METHODS, Run, training
 from lnn_core.experiments import runs as experiments
 from lnn_core.experiments.records import load, run_all, save
 from lnn_core.experiments.records.files import seal
@@ -242,7 +242,7 @@ def test_divergence_is_a_result(monkeypatch):
     """If it fails, one run whose inference diverges stops a sweep, or what it learnt is lost."""
     run, calls = dataclasses.replace(TINY, epochs=5, lipschitz=3), []
     whole = run.execute()
-    train = lnn.training.train_epoch
+    train = training.train_epoch
 
     def diverge(*args, **options):
         calls.append(args)
@@ -250,7 +250,7 @@ def test_divergence_is_a_result(monkeypatch):
             raise lnn.InferenceDiverged("ran away")
         return train(*args, **options)
 
-    monkeypatch.setattr(lnn.training, "train_epoch", diverge)
+    monkeypatch.setattr(training, "train_epoch", diverge)
     record = run.execute()
     assert whole["diverged"] is None and record["diverged"] == "ran away"
     for part in ("history", "lipschitz"):
