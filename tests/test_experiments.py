@@ -78,7 +78,8 @@ def test_unused_settings_do_not_matter(method, unused):
     {"alpha": 0.1}, {"tilt_sd": 0.25}, {"gamma": (1.0, 1.0, 2.0)}, {"solver": "paper"},
     {"hidden": (8,)}, {"init": "normal"}, {"batch": 20}, {"epochs": 1}, {"pretraining": 1},
     {"learning_rate": 1e-3}, {"patience": 5}, {"tilt_output": False},
-    {"standardise": True}, {"lipschitz": 10}, {"omit_unbounded": True}, {"clip": 1.0}], ids=lambda change: next(iter(change)))
+    {"standardise": True}, {"lipschitz": 10}, {"omit_unbounded": True}, {"clip": 1.0}],
+    ids=lambda change: next(iter(change)))
 def test_used_settings_name_the_record(change):
     """If it fails, different runs share a record and a table shows the wrong one."""
     run = Run(method="arovr_abg")
@@ -153,7 +154,7 @@ def test_settings_out_of_bounds_are_refused(settings, message):
 
 
 @pytest.mark.parametrize("settings", [
-    {name: 1 for name in ("samples", "batch", "epochs", "patience", "lipschitz")},
+    dict.fromkeys(("samples", "batch", "epochs", "patience", "lipschitz"), 1),
     {"pretraining": 0}, {"patience": None, "lipschitz": None}, {"hidden": ()}, {"hidden": (1,)},
     {"gamma": (2.0, 1.0), "hidden": (8,)}, *({"dataset": name} for name in data.NAMES)], ids=str)
 def test_settings_at_their_bounds_are_accepted(settings):

@@ -50,7 +50,6 @@ DEFAULTS = {
     "generalized.GeneralizedAROVR": {"weight": 1.0},
     "inference.shooting.Shooting": {"tolerance": 1e-3, "max_passes": 50, "every": False},
     "inference.sweeps.PaperSweeps": {"passes": 20, "tolerance": 1e-3},
-    "inference.sweeps.PaperSweeps": {"n": 20},
     "inference.sweeps.sweep": {"step": 1.0},
     "lipschitz.bracket": {"steps": 4},
     "lipschitz.lower": {"steps": 4},

@@ -205,7 +205,7 @@ def certified_accuracy(right: Tensor, radius: Tensor) -> list[float]:
 
 
 def attack(net: LRRN, split: Split, images: int) -> dict:
-    """The first images' certified radii and attacks: see :func:`lnn_core.experiments.attacks.evaluate_attacks`.
+    """The first images' certified radii and attacks: see :func:`.attacks.evaluate_attacks`.
 
     Attacks see the network as it is; their success is judged by its :func:`exact` copy.
     """
