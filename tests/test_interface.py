@@ -31,7 +31,7 @@ DEFAULTS = {
     "experiments.pca.PrincipalModes": {"dataset": "mnist", "count": 32},
     "experiments.records.repeating.disagreements": {"factor": 1.0},
     "experiments.records.repeating.repeat": {"factor": 1.0},
-    "experiments.records.sweeping.sweep": {"jobs": -1},
+    "experiments.records.sweeping.run_all": {"jobs": -1},
     "experiments.robustness.Robustness": RUN | {
         "method": "arovr", "beta": 0.25, "alpha": 0.49, "samples": 50000, "hidden": (64, 64),
         "epochs": 15, "batch": 100, "learning_rate": 1e-3, "init": "uniform", "attacked": 200},
