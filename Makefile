@@ -1,9 +1,10 @@
 # `make book` and `make test` are all that a reader needs; each sets up what it uses.
 
+# make 3.81, that of macOS, does not read .SHELLFLAGS: loops end with `|| exit 1`.
 SHELL         := bash
 .SHELLFLAGS   := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help book test test-portable reproduce bench notebooks clean environment .venv
+.PHONY: help book test test-fast check test-portable reproduce bench notebooks clean environment .venv
 
 PYTHON ?= python3
 BIN    := .venv/bin
@@ -27,6 +28,8 @@ endif
 help:
 	@echo "make book        build the pages, with a quick run of the experiments on this machine"
 	@echo "make test        run every test: the library, the notebooks, the pages in a browser"
+	@echo "make check       for maintainers: the linter, the types, the workflows (seconds)"
+	@echo "make test-fast   for maintainers: the library alone, without pages, notebooks, mutants and a browser (two minutes)"
 	@echo "make test-portable  for maintainers: what hangs on the last digits, as on a processor without vector instructions"
 	@echo "make reproduce   compute the papers' experiments again, into $(AFRESH) (hours; can be stopped and resumed)"
 	@echo "make bench       measure what training costs, into book/records/cost (a quarter of an hour; wants a quiet machine)"
@@ -57,7 +60,7 @@ book: environment
 	@mkdir -p book/quick
 	@for study in $(STUDIES); do \
 		echo "==> Running $$study on this machine, quick profile"; \
-		$(RUN) --cwd book/quick -p profile quick -p records records book/$$study.ipynb book/quick/$${study#*/}.ipynb; \
+		$(RUN) --cwd book/quick -p profile quick -p records records book/$$study.ipynb book/quick/$${study#*/}.ipynb || exit 1; \
 	done
 	@echo "==> Building the pages"
 	@$(BIN)/jupyter-book build --quiet --all -W -n --keep-going .
@@ -70,6 +73,18 @@ test: environment
 	@echo "==> Testing the library, the notebooks and the pages"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SPLIT)
 
+# ruff by its rules in pyproject.toml, no more type errors than there were, workflows by the schema of GitHub.
+check: environment
+	@echo "==> Checking style, types and workflows"
+	@$(BIN)/ruff check .
+	@$(BIN)/python .ci/check_types.py
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+# What is quick enough to be run after each change: tests/conftest.py marks the others as slow.
+test-fast: environment
+	@echo "==> Testing the library, without what is slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
+
 # Other sums, other last digits: what torch and MKL compute on a processor that has no vector instructions.
 test-portable: environment
 	@echo "==> Testing the notebooks and the records as on a processor without vector instructions"
@@ -81,7 +96,7 @@ reproduce: environment
 	@mkdir -p $(AFRESH)/records
 	@for study in $(STUDIES) reproduction/provenance; do \
 		echo "==> Running $$study, profile of the paper"; \
-		$(RUN) --cwd book/reproduction -p records "$(CURDIR)/$(AFRESH)/records" book/$$study.ipynb $(AFRESH)/$${study#*/}.ipynb; \
+		$(RUN) --cwd book/reproduction -p records "$(CURDIR)/$(AFRESH)/records" book/$$study.ipynb $(AFRESH)/$${study#*/}.ipynb || exit 1; \
 	done
 	@echo "==> The records are in $(AFRESH)/records, the notebooks with their outputs beside them"
 

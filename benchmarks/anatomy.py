@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from lnn_core.inference import PaperSweeps, Shooting
 from lnn_core.experiments.training import seeded_generator
+from lnn_core.inference import PaperSweeps, Shooting
 
 from .epochs import ALL
 from .handwritten import HandWritten
-from .subjects import (
-    BATCH,
-    Learner,
-    Settings,
-    contender,
-    part,
-    trained,
-    training_samples,
-)
+from .subjects import BATCH, Learner, Settings, contender, part, trained, training_samples
 from .timing import race, threads, with_interval
 from .tracing import Operations, multiply_adds, peak_bytes
 

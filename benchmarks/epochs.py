@@ -6,21 +6,11 @@ import warnings
 from statistics import mean
 
 from lnn_core.data import Split
-from lnn_core.objectives import StabilityWarning
 from lnn_core.experiments.training import Epoch, seeded_generator
+from lnn_core.objectives import StabilityWarning
 
 from .handwritten import HandWritten
-from .subjects import (
-    BATCH,
-    Learner,
-    Settings,
-    beginner,
-    contender,
-    grown,
-    part,
-    trained,
-    training_samples,
-)
+from .subjects import BATCH, Learner, Settings, beginner, contender, grown, part, trained, training_samples
 from .timing import milliseconds, race, ratio, threads
 
 ALL = ("autograd", "handwritten", "arovr", "arovr_ab", "arovr_abg", "paper")

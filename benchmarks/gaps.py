@@ -12,12 +12,12 @@ from torch import Tensor
 from lnn_core import bounds, data
 from lnn_core.convex import Identity
 from lnn_core.experiments import Run
+from lnn_core.experiments.training import seeded_generator
 from lnn_core.inference import Shooting, minimise, sweep
+from lnn_core.inference.iterate import Iterate, Report
 from lnn_core.losses import Euclidean
 from lnn_core.network import LiftedNetwork
-from lnn_core.inference.iterate import Iterate, Report
 from lnn_core.potentials import Energy, FenchelYoung
-from lnn_core.experiments.training import seeded_generator
 
 from .subjects import BATCH, METHODS, Settings, grown, trained, training_samples
 

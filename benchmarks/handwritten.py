@@ -6,9 +6,9 @@ import torch
 
 from lnn_core.convex import Identity, ReLU
 from lnn_core.data import Split
+from lnn_core.experiments.training import Epoch
 from lnn_core.losses import home
 from lnn_core.network import LiftedNetwork
-from lnn_core.experiments.training import Epoch
 
 
 class HandWritten:

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from lnn_core.data import Dataset, Split
-from lnn_core.lrrn.boxqp import CoordinateDescent, SpectralDescent
 from lnn_core.experiments.lrrn import Classification
+from lnn_core.experiments.training import seeded_generator, train_epoch
+from lnn_core.lrrn.boxqp import CoordinateDescent, SpectralDescent
 from lnn_core.lrrn.model import LRRN
 from lnn_core.lrrn.objectives import Contrastive, EnergyLoss, parameter_groups
 from lnn_core.network import LiftedNetwork
 from lnn_core.objectives import BackPropagation, Objective
-from lnn_core.experiments.training import seeded_generator, train_epoch
 
 from .subjects import Settings, dataset, part, training_samples
 from .timing import milliseconds, race, ratio, threads

@@ -14,8 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lnn_core.experiments import studies
-from lnn_core.experiments import Run
+from lnn_core.experiments import Run, studies
 from lnn_core.experiments.records import load, save
 
 RECORDS = Path(__file__).parents[1] / "book" / "records"

@@ -12,9 +12,9 @@ import torch
 from lnn_core import data
 from lnn_core.data import Dataset, Split
 from lnn_core.experiments import Run
+from lnn_core.experiments.training import Epoch, seeded_generator, train_epoch
 from lnn_core.network import LiftedNetwork
 from lnn_core.objectives import Objective, StabilityWarning
-from lnn_core.experiments.training import Epoch, seeded_generator, train_epoch
 
 from .handwritten import HandWritten
 

@@ -1,19 +1,23 @@
 """Lifted neural networks: potentials, inference, and the objectives that train on them."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-from . import bounds, data, lipschitz, lrrn, oracle, style
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import bounds
 from .constrained import Certificate, ConstrainedAROVR
 from .convex import Box, ConvexFunction, Identity, ReLU, Tanh
 from .generalized import ElementWise, GeneralizedAROVR, PotentialDistance
 from .inference import InferenceDiverged, PaperSweeps, Report, Shooting, infer
 from .losses import Euclidean, Linear, Loss, Targeted, untargeted
 from .network import LiftedNetwork
-from .objectives import (
-    AROVR, ROVR, BackPropagation, Objective, StabilityWarning, TargetedAROVR, TargetedROVR,
-)
+from .objectives import AROVR, ROVR, BackPropagation, Objective, StabilityWarning, TargetedAROVR, TargetedROVR
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
 from .tilts import DropoutTilt, GaussianTilt
+
+if TYPE_CHECKING:
+    from . import data, lipschitz, lrrn, oracle, style
 
 __all__ = [
     "AROVR", "BackPropagation", "Box", "Certificate", "ConstrainedAROVR", "ConvexFunction",
@@ -24,3 +28,17 @@ __all__ = [
     "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "lipschitz", "lrrn",
     "oracle", "style", "untargeted",
 ]
+
+#: Modules that a loss does without; each is loaded where it is first asked for.
+_LATER = frozenset({"data", "lipschitz", "lrrn", "oracle", "style"})
+
+
+def __getattr__(name: str) -> Any:
+    """``lnn_core.style`` and the like, on first use; what is imported then is an attribute."""
+    if name in _LATER:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

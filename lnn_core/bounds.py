@@ -23,9 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import (
-    as_targets, check_finite_weights, check_network, own_precision, positive, prepared,
-)
+from .checks import as_targets, check_finite_weights, check_network, own_precision, positive, prepared
 from .convex import Identity
 from .kinds import number
 from .losses import Euclidean, LossFamily, checked_family, largest, loss_of

@@ -15,8 +15,8 @@ from torch import Tensor
 from .checks import at_least, no_transforms, positive
 from .envelope import once
 from .inference import InferenceDiverged, Report, Shooting, checked_solver, infer
-from .kinds import MOST
 from .inference.iterate import Solver, without_minimum
+from .kinds import MOST
 from .losses import Euclidean, Loss, LossFamily, loss_of
 from .network import Activations, LiftedNetwork
 from .objectives import Objective

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from .checks import own_precision
-from .network import LiftedNetwork
 from .inference.iterate import Iterate
+from .network import LiftedNetwork
 
 
 def minima(net: LiftedNetwork, x: Tensor, end: Iterate) -> Tensor:

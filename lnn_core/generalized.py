@@ -12,14 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from .checks import no_transforms, positive
 from .envelope import once
 from .inference import InferenceDiverged, Report, infer
-from .kinds import described, expect_function
 from .inference.iterate import Solver
+from .kinds import described, expect_function
 from .losses import Euclidean, Loss, LossFamily, largest, loss_of
 from .network import Activations, LiftedNetwork
 from .objectives import AROVR, LiftedObjective
@@ -287,6 +286,8 @@ class _Joint:
 
     def descend(self, v: Tensor) -> tuple[Tensor, int]:
         """A local minimum from v and the iterations taken; no sample ends above its start."""
+        from scipy.optimize import minimize  # takes a third of torch's time to import
+
         start = self.energy(v).detach()
         # Below this floor no finite maximum is plausible; the line search gets there fast.
         floor = -1e8 * (1 + start.abs())

@@ -159,13 +159,13 @@ def checked_family(family: LossFamily) -> LossFamily:
                            "Euclidean", but=(Loss,))
 
 
-def Euclidean(target: Tensor) -> Loss:  # noqa: N802 - reads as the name of a loss
+def Euclidean(target: Tensor) -> Loss:  # a function that reads as the name of a loss
     """ℓ(z) = ½‖z − y‖², the target loss of Zach (2025), section 5."""
     expect("target", target, Tensor, "a tensor of shape (batch, d_L)")
     return Loss(terms=((1.0, target),))
 
 
-def Linear(slope: Tensor) -> Loss:  # noqa: N802
+def Linear(slope: Tensor) -> Loss:
     """ℓ(z) = gᵀz, the linear(ised) loss of Remark 3.2 and Proposition 3.3."""
     expect("slope", slope, Tensor, "a tensor that broadcasts to (batch, d_L)")
     return Loss(slope=slope)

@@ -25,17 +25,13 @@ from torch import Tensor
 
 from . import envelope
 from .bounds import stability_threshold
-from .checks import (
-    as_targets, check_double, no_transforms, number, own_precision, positive, prepared,
-)
+from .checks import as_targets, check_double, no_transforms, number, own_precision, positive, prepared
 from .inference import Report, checked_solver, minimise
-from .kinds import expect, expect_function
 from .inference.iterate import Solver
+from .kinds import expect, expect_function
 from .losses import Euclidean, Loss, LossFamily, Targeted, checked_family, largest, loss_of
 from .network import LiftedNetwork
-from .potentials import (
-    Energy, FenchelYoung, LeastSquares, Potential, checked_potential, innermost,
-)
+from .potentials import Energy, FenchelYoung, LeastSquares, Potential, checked_potential, innermost
 from .tilts import Tilt
 
 Attack = Callable[[LossFamily, Tensor], Loss]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
+from .extras import extra
+
+with extra("book"):
+    import matplotlib.pyplot as plt
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lnn_core.experiments import attacks
 from lnn_core.data import Split
+from lnn_core.experiments import attacks
 
 FAST = ["deepfool", "fast_minimum_norm"]
 

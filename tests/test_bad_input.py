@@ -233,7 +233,8 @@ def test_sizes_that_are_no_integers(sizes, message):
 
 
 @pytest.mark.parametrize(("edges", "message"), [
-    ([(0.9, 1.9), (1, 2)], r"an entry of edges is a float \(0.9\)"), (["01", "12"], "an entry of edges is a str"),
+    ([(0.9, 1.9), (1, 2)], r"an entry of edges is a float \(0.9\)"),
+    (["01", "12"], "an entry of edges is a str"),
     ("01", "edges is a str"), ([0, 1], "an entry of edges is an int")], ids=repr)
 def test_edges_that_are_no_integers(edges, message):
     """If it fails, edges are rounded to others."""

@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lnn_core.data import cifar
 from lnn_core import data
+from lnn_core.data import cifar
 
 N = 4
 NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]

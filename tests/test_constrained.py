@@ -11,8 +11,8 @@ from scipy.optimize import brentq
 from strategies import POTENTIALS, networks, random_inputs, random_network, seeds
 
 import lnn_core as lnn
-from lnn_core.inference.iterate import Iterate, Report
 from lnn_core.constrained import ConstrainedAROVR
+from lnn_core.inference.iterate import Iterate, Report
 from lnn_core.oracle import Exhaustive
 
 EXACT = lnn.Shooting(tolerance=1e-20, max_passes=600, every=True)
@@ -48,7 +48,8 @@ def test_multiplier_of_the_ball():
     objective = ConstrainedAROVR(0.3)
     objective(net, x, y)
     radius = math.sqrt(0.6)
-    torch.testing.assert_close(objective.certificate.beta, (radius / (r + radius)).detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(objective.certificate.beta, (radius / (r + radius)).detach(),
+                               rtol=1e-6, atol=0)
 
 
 def test_linear_loss_has_no_largest_beta():

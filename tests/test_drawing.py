@@ -33,8 +33,8 @@ from javascript import Page
 from scipy.optimize import lsq_linear, minimize_scalar
 
 from lnn_core import bounds, lrrn, oracle, widgets
-from lnn_core.widgets.two_unit import TwoUnit
 from lnn_core.losses import Euclidean
+from lnn_core.widgets.two_unit import TwoUnit
 
 BLUE, RED, YELLOW = COLOUR["rovr"], COLOUR["arovr"], COLOUR["bound"]
 WALL = [(-1, -9), (0, -9), (0, 9), (-1, 9)]
@@ -57,7 +57,7 @@ def shows(widget, *pictures):
 
 
 def landscape_items(widget):
-    unit, weight, x, y = widget.unit, widget.weight, widget.x, widget.y
+    unit, weight, y = widget.unit, widget.weight, widget.y
     colour, attacked = COLOUR[widget.shown], widget.shown == "arovr"
     stable = widget.beta < unit.border
     shown = unit.optimum(weight) if weight > 0 or stable else None
@@ -471,7 +471,7 @@ def sandwich_of_move(widget):
         return lambda u: loss(u) - u**2 / (2 * kappa * price)
 
     dots = dict(colour=YELLOW, width=2.5, dash=(2, 4))
-    places = {name: np.nan for name in ("lower", "upper", "rovr", "arovr")} | {"loss": 0.0}
+    places = dict.fromkeys(("lower", "upper", "rovr", "arovr"), np.nan) | {"loss": 0.0}
     for name, price in (("lower", -beta), ("upper", beta)):
         if price * kappa < 1:
             places[name] = minimize_scalar(lambda u, p=price: -np.sign(p) * bound(p)(u)).x

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lnn_core.experiments import robustness, studies
 from lnn_core.experiments import lrrn as lrrn_experiments
+from lnn_core.experiments import robustness, studies
 from lnn_core.experiments.records import load
 
 RECORDS = Path(__file__).parents[1] / "book" / "records" / "runs"
@@ -61,7 +61,8 @@ def test_records_have_not_drifted(run):
 
 @needs_images
 @pytest.mark.parametrize("run", [lrrn_experiments.table1([0])[1], lrrn_experiments.figure2([0])[1],
-                                 robustness.by_training_and_construction([0])[3]], ids=lambda run: type(run).__name__)
+                                 robustness.by_training_and_construction([0])[3]],
+                         ids=lambda run: type(run).__name__)
 def test_the_second_papers_records_have_not_drifted(run):
     """The pages on LRRNs and beside them: all that is measured after an epoch. If it fails, they
     show what the committed code does not compute."""

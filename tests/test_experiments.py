@@ -14,9 +14,9 @@ import torch
 
 import lnn_core as lnn
 from lnn_core import data
+from lnn_core.experiments import METHODS, Run, training
 from lnn_core.experiments import runs as experiments
-from lnn_core.experiments import METHODS, Run
-from lnn_core.experiments.records import load, save, run_all
+from lnn_core.experiments.records import load, run_all, save
 from lnn_core.experiments.records.files import seal
 from lnn_core.experiments.training import seeded_generator
 
@@ -78,7 +78,8 @@ def test_unused_settings_do_not_matter(method, unused):
     {"alpha": 0.1}, {"tilt_sd": 0.25}, {"gamma": (1.0, 1.0, 2.0)}, {"solver": "paper"},
     {"hidden": (8,)}, {"init": "normal"}, {"batch": 20}, {"epochs": 1}, {"pretraining": 1},
     {"learning_rate": 1e-3}, {"patience": 5}, {"tilt_output": False},
-    {"standardise": True}, {"lipschitz": 10}, {"omit_unbounded": True}, {"clip": 1.0}], ids=lambda change: next(iter(change)))
+    {"standardise": True}, {"lipschitz": 10}, {"omit_unbounded": True}, {"clip": 1.0}],
+    ids=lambda change: next(iter(change)))
 def test_used_settings_name_the_record(change):
     """If it fails, different runs share a record and a table shows the wrong one."""
     run = Run(method="arovr_abg")
@@ -153,7 +154,7 @@ def test_settings_out_of_bounds_are_refused(settings, message):
 
 
 @pytest.mark.parametrize("settings", [
-    {name: 1 for name in ("samples", "batch", "epochs", "patience", "lipschitz")},
+    dict.fromkeys(("samples", "batch", "epochs", "patience", "lipschitz"), 1),
     {"pretraining": 0}, {"patience": None, "lipschitz": None}, {"hidden": ()}, {"hidden": (1,)},
     {"gamma": (2.0, 1.0), "hidden": (8,)}, *({"dataset": name} for name in data.NAMES)], ids=str)
 def test_settings_at_their_bounds_are_accepted(settings):
@@ -243,7 +244,7 @@ def test_divergence_is_a_result(monkeypatch):
     """If it fails, one run whose inference diverges stops a sweep, or what it learnt is lost."""
     run, calls = dataclasses.replace(TINY, epochs=5, lipschitz=3), []
     whole = run.execute()
-    train = lnn.training.train_epoch
+    train = training.train_epoch
 
     def diverge(*args, **options):
         calls.append(args)
@@ -251,7 +252,7 @@ def test_divergence_is_a_result(monkeypatch):
             raise lnn.InferenceDiverged("ran away")
         return train(*args, **options)
 
-    monkeypatch.setattr(lnn.training, "train_epoch", diverge)
+    monkeypatch.setattr(training, "train_epoch", diverge)
     record = run.execute()
     assert whole["diverged"] is None and record["diverged"] == "ran away"
     for part in ("history", "lipschitz"):

@@ -161,8 +161,7 @@ def test_anisotropy(p, case):
     pair = " and ".join(n(v, 3) for v in quantities[widget.shown])
     words = {"deviation": "deviation |z − f(a)|", "signal": "error signal γ|z − f(a)|/β",
              "energy": "share of the energy"}[widget.shown]
-    sent = "; back-propagation sends {} and {}".format(
-        n(widget.w * error if widget.x > 0 else 0, 3), n(error, 3))
+    sent = f"; back-propagation sends {n(widget.w * error if widget.x > 0 else 0, 3)} and {n(error, 3)}"
     f1, f2 = widget.unit.forward()
     says(widget, [
         f"The region of all z₁, z₂ of energy at most {n(widget.delta, 3)}, for γ₁/γ₂ = "

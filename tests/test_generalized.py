@@ -1,4 +1,4 @@
-"""GeneralizedAROVR, eq. (10): closed forms, brute force over (z⁻, z*), Proposition 3.1, finite differences."""
+"""GeneralizedAROVR, eq. (10): closed forms, brute force over (z⁻, z*), Proposition 3.1, differences."""
 
 
 import numpy as np

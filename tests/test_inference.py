@@ -6,14 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import Model, forward, kind_of, unit
-from strategies import (
-    POTENTIALS,
-    gammas,
-    networks,
-    random_inputs,
-    random_network,
-    tilts,
-)
+from strategies import POTENTIALS, gammas, networks, random_inputs, random_network, tilts
 
 import lnn_core as lnn
 from lnn_core.inference import minimise, sweep

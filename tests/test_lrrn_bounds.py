@@ -13,7 +13,8 @@ from scipy.optimize import least_squares
 import lnn_core as lnn
 from lnn_core import lrrn
 from lnn_core.lrrn import bounds
-from lnn_core.propositions import lrrn as theory, lrrn_toys as toys
+from lnn_core.propositions import lrrn as theory
+from lnn_core.propositions import lrrn_toys as toys
 
 seeds = st.integers(0, 10**6)
 

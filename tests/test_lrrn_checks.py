@@ -6,10 +6,10 @@ import torch
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.lrrn import bounds
 from lnn_core.experiments import lrrn as experiments
-from lnn_core.propositions import lrrn as theory
+from lnn_core.lrrn import bounds
 from lnn_core.lrrn.implicit import minimiser
+from lnn_core.propositions import lrrn as theory
 
 NAN, INF = float("nan"), float("inf")
 

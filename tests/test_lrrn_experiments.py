@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lnn_core.experiments import attacks
 from lnn_core import data, lrrn
 from lnn_core.convex import Identity
+from lnn_core.experiments import attacks
 from lnn_core.experiments import lrrn as experiments
 from lnn_core.experiments import lrrn_paper as paper
 from lnn_core.experiments.lrrn import Classification, Reconstruction

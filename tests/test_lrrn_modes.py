@@ -8,7 +8,9 @@ import torch
 from sklearn.decomposition import PCA
 
 from lnn_core import data
-from lnn_core.experiments import lrrn as experiments, pca as modes, lrrn_paper as paper
+from lnn_core.experiments import lrrn as experiments
+from lnn_core.experiments import lrrn_paper as paper
+from lnn_core.experiments import pca as modes
 from lnn_core.experiments.pca import PrincipalModes, alignment, overlap
 
 

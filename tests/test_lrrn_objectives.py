@@ -8,8 +8,8 @@ from lrrn_reference import EXACT, flat, instance, network, reference
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.propositions import lrrn_toys as toys
 from lnn_core.experiments.training import accuracy, train_epoch
+from lnn_core.propositions import lrrn_toys as toys
 
 seeds = st.integers(0, 10**6)
 

@@ -13,7 +13,8 @@ from scipy.optimize import minimize
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.propositions import lrrn as theory, lrrn_toys as toys
+from lnn_core.propositions import lrrn as theory
+from lnn_core.propositions import lrrn_toys as toys
 
 SEEDS = range(4)
 

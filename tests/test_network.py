@@ -112,7 +112,7 @@ def test_initial_weights_scale_with_the_fan_in(init, sd):
     """If it fails, training starts from other weights than documented."""
     net = lnn.LiftedNetwork([300, 400, 200], init=init, generator=torch.Generator().manual_seed(0),
                             edges=[(0, 1), (1, 2), (0, 2)])
-    for (j, k), weight in zip(net.edges, net.weights):
+    for (_, k), weight in zip(net.edges, net.weights):
         scale = 1 / math.sqrt(300 if k == 1 else 700)
         assert weight.std().item() == pytest.approx(sd * scale, rel=0.02)
         assert abs(weight.mean().item()) < 0.02 * scale

@@ -7,15 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import Model, block_form, kind_of, unit
-from strategies import (
-    FUNCTIONS,
-    POTENTIALS,
-    gammas,
-    networks,
-    random_inputs,
-    random_network,
-    tilts,
-)
+from strategies import FUNCTIONS, POTENTIALS, gammas, networks, random_inputs, random_network, tilts
 
 import lnn_core as lnn
 

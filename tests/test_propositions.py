@@ -17,8 +17,8 @@ from scipy.optimize import minimize
 import lnn_core as lnn
 from lnn_core import oracle
 from lnn_core import propositions as P
-from lnn_core.propositions import lrrn as theory
 from lnn_core.propositions import adversarial, counterexamples, statements, targeted, toys
+from lnn_core.propositions import lrrn as theory
 
 
 @pytest.mark.parametrize("name", P.STATEMENTS)

@@ -15,7 +15,6 @@ from lnn_core import bounds, oracle
 from lnn_core import propositions as P
 from lnn_core.propositions import adversarial, statements, targeted, toys
 
-
 # ------------------------------------------------------------------------- building blocks
 
 

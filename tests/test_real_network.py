@@ -25,7 +25,7 @@ from javascript import Script
 from test_widgets import NO_WORD
 
 import lnn_core as lnn
-from lnn_core import bounds, data, widgets
+from lnn_core import bounds, data
 from lnn_core.constrained import ConstrainedAROVR
 from lnn_core.experiments import Run
 from lnn_core.widgets import packed, real_network

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from lnn_core.experiments import robustness, studies  # noqa: F401  robustness declares a kind
-from lnn_core.experiments import Run
+from lnn_core.experiments import Run, robustness, studies  # noqa: F401  robustness declares a kind
 from lnn_core.experiments import pca as modes  # noqa: F401  it declares a kind
 from lnn_core.experiments.lrrn import packed
 from lnn_core.experiments.records import Recorded, files, load, run_all, save
@@ -250,7 +249,7 @@ def test_records_are_for_whom_the_umask_lets(tmp_path):
     assert (tmp_path / "record.json").stat().st_mode & 0o777 == 0o640
 
 
-# --- python -m lnn_core.experiments.records repeat -----------------------------------------------------------
+# --- python -m lnn_core.experiments.records repeat ----------------------------------------------------------
 
 
 def command(monkeypatch, *arguments):
@@ -570,7 +569,8 @@ def test_folder_that_cannot_be_written_is_found_out_first(tmp_path, monkeypatch)
 def test_complete_folder_needs_no_right_to_write(tmp_path, monkeypatch):
     """If it fails, published records can be shown only to who may change them."""
     found = run_all([Toy()], tmp_path, jobs=1)
-    monkeypatch.setattr("lnn_core.experiments.records.sweeping.claim", lambda _: pytest.fail("tried to write"))
+    monkeypatch.setattr("lnn_core.experiments.records.sweeping.claim",
+                        lambda _: pytest.fail("tried to write"))
     assert run_all([Toy()], tmp_path) == found
 
 

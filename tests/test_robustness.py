@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from lnn_core import LiftedNetwork, data
-from lnn_core.experiments import attacks, runs as experiments, robustness, training
 from lnn_core.data import Split
+from lnn_core.experiments import attacks, robustness, training
+from lnn_core.experiments import runs as experiments
 from lnn_core.experiments.lrrn import RADII, Classification
 from lnn_core.experiments.robustness import Robustness
 from lnn_core.experiments.training import accuracy, seeded_generator

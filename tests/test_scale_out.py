@@ -22,8 +22,7 @@ import joblib
 import pytest
 from tqdm import tqdm
 
-from lnn_core.experiments import tables, training
-from lnn_core.experiments import Run
+from lnn_core.experiments import Run, tables, training
 from lnn_core.experiments.records import Recorded, load, run_all
 
 HERE = Path(__file__).parent
@@ -257,7 +256,7 @@ def test_worker_that_dies_loses_nothing(cluster, tmp_path):
     folder, busy = tmp_path / "records", tmp_path / "busy"
     runs = [Stuck(**asdict(run)) for run in RUNS]
     with ThreadPoolExecutor(1) as pool:
-        sweeping = pool.submit(sweep, runs, folder, scheduler=address)
+        sweeping = pool.submit(run_all, runs, folder, scheduler=address)
         patiently(lambda: busy.exists() or sweeping.done(), *workers.values())
         workers["doomed"].kill()
         found = sweeping.result()

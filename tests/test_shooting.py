@@ -16,10 +16,10 @@ from strategies import POTENTIALS, gammas, networks, random_inputs, random_netwo
 
 import lnn_core as lnn
 from lnn_core import oracle
+from lnn_core.experiments.training import fit
 from lnn_core.inference import Shooting, forward_point, minimise
 from lnn_core.inference.iterate import Iterate, residual, scale
 from lnn_core.inference.shooting import is_unbounded_below
-from lnn_core.experiments.training import fit
 
 each_base = pytest.mark.parametrize("base", POTENTIALS, ids=repr)
 EXACT = lnn.Shooting(tolerance=1e-20, max_passes=3000, every=True)

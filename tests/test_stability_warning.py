@@ -13,10 +13,10 @@ from strategies import random_inputs, random_network
 
 import lnn_core as lnn
 from lnn_core import data, objectives
-from lnn_core.inference import InferenceDiverged, Report
-from lnn_core.objectives import StabilityWarning
-from lnn_core.inference.iterate import Iterate, without_minimum
 from lnn_core.experiments.training import fit, seeded_generator, train_epoch
+from lnn_core.inference import InferenceDiverged, Report
+from lnn_core.inference.iterate import Iterate, without_minimum
+from lnn_core.objectives import StabilityWarning
 
 SIZES = (5, 4, 6, 3)
 

@@ -9,9 +9,9 @@ import torch
 
 import lnn_core as lnn
 from lnn_core import propositions as P
-from lnn_core.propositions import lrrn_equivalence as equivalence
-from lnn_core.propositions import lrrn as theory
 from lnn_core.propositions import alignment, borders, regions, statements
+from lnn_core.propositions import lrrn as theory
+from lnn_core.propositions import lrrn_equivalence as equivalence
 from lnn_core.propositions.toys import Toy
 
 

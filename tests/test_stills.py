@@ -1,4 +1,4 @@
-"""The pictures for readers without scripts, and those of ``lnn_core.widgets.two_unit``: what is drawn in them.
+"""The pictures for readers without scripts, and those of ``widgets.two_unit``: what is drawn in them.
 
 Every line, mark and level is compared with what lnn_core computes for it, and no other may be there.
 """
@@ -17,8 +17,8 @@ from test_drawing import reached, scalar
 from test_real_network_page import activations
 
 from lnn_core import bounds, lrrn, style, widgets
-from lnn_core.widgets.two_unit import TwoUnit, draw_landscape, draw_sandwich
 from lnn_core.widgets.base import INK
+from lnn_core.widgets.two_unit import TwoUnit, draw_landscape, draw_sandwich
 
 BLUE, RED, YELLOW = (COLOUR[name].lower() for name in ("rovr", "arovr", "bound"))
 

@@ -328,4 +328,5 @@ def test_compiled_networks_are_taken():
     """torch.compile returns a wrapper of another class, with the same parameters. If it fails, it
     is refused."""
     net, x, y = problem()
-    torch.testing.assert_close(lnn.AROVR(0.1)(torch.compile(net, backend="eager"), x, y), lnn.AROVR(0.1)(net, x, y))
+    compiled = torch.compile(net, backend="eager")
+    torch.testing.assert_close(lnn.AROVR(0.1)(compiled, x, y), lnn.AROVR(0.1)(net, x, y))

@@ -25,9 +25,9 @@ from execute import committed_notebooks
 from javascript import Script
 
 from lnn_core import style, widgets
-from lnn_core.widgets.two_unit import TwoUnit
 from lnn_core.oracle import minimum
 from lnn_core.widgets.base import Slider
+from lnn_core.widgets.two_unit import TwoUnit
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = [getattr(widgets, name) for name in widgets.__all__ if name != "Explorable"]

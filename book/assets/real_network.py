@@ -16,9 +16,9 @@ from torch import Tensor
 
 from lnn_core import __version__, data
 from lnn_core.experiments import Run
-from lnn_core.network import LiftedNetwork
 from lnn_core.experiments.records import save
 from lnn_core.experiments.training import History, accuracy, fit, seeded_generator
+from lnn_core.network import LiftedNetwork
 from lnn_core.widgets.packed import pack, to_script, unpack
 
 ROOT = Path(__file__).resolve().parents[2]

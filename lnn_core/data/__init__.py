@@ -25,13 +25,10 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import platformdirs
-import requests
 import torch
-import urllib3
 from torch import Tensor
-from tqdm import tqdm
 
+from ..extras import extra
 from .idx import CLASSES, DataCorrupted, check_size
 from .idx import File as _File
 from .idx import decode as _decode
@@ -230,7 +227,8 @@ def _load_idx(name: str, source: _Source, partial: bool, quiet: bool | None) -> 
 
 def _digits(notice: str | None = None) -> Dataset:
     """Scikit-learn's 1,797 digits in file order: the last 300 test, the 300 before validate."""
-    from sklearn.datasets import load_digits  # importing it takes longer than most loads
+    with extra("data"):
+        from sklearn.datasets import load_digits  # importing it takes longer than most loads
 
     bundle = load_digits()
     x = torch.from_numpy(bundle.data.astype(np.float32)) / 16
@@ -261,13 +259,15 @@ def obtain(folder: str, file: _File, mirrors: tuple[str, ...], quiet: bool | Non
     local = _file("LNN_DATA", lambda: None, folder, file, tried)
     if local and local.exists():
         return _read(local, file, decode), "LNN_DATA folder"
-    cached = _file("LNN_CACHE", lambda: platformdirs.user_cache_dir("lnn_core", appauthor=False),
-                   folder, file, tried)
+    cached = _file("LNN_CACHE", _cache, folder, file, tried)
     if cached and cached.exists():
         try:
             return _read(cached, file, decode), "download"
         except DataCorrupted as error:
             damaged = error
+    with extra("data"):
+        import requests  # here, as in _download: who has the files does without
+        import urllib3
     for mirror in mirrors:
         try:
             payload = _download(mirror + file.name, f"{folder}/{file.name}", file.largest, quiet)
@@ -284,6 +284,13 @@ def obtain(folder: str, file: _File, mirrors: tuple[str, ...], quiet: bool | Non
     if damaged:
         raise DataCorrupted(f"{damaged}; no new copy: {', '.join(tried)}")
     raise DataUnavailable(f"no {folder}/{file.name}: {', '.join(tried)}")
+
+
+def _cache() -> str:
+    """This user's folder for caches, whether or not there is one yet."""
+    with extra("data"):
+        import platformdirs
+    return platformdirs.user_cache_dir("lnn_core", appauthor=False)
 
 
 def _file(variable: str, default: Callable[[], str | None], folder: str, file: _File,
@@ -311,6 +318,9 @@ def _download(url: str, label: str, most: int, quiet: bool | None) -> bytes:
 
     DataCorrupted for more than ``most`` bytes, and for a transfer of more than ``_PATIENCE``.
     """
+    with extra("data"):
+        import requests
+        from tqdm import tqdm
     payload, end = bytearray(), time.monotonic() + _PATIENCE
     with requests.get(url, stream=True, timeout=_TIMEOUT,
                       headers={"Accept-Encoding": "identity"}) as response:  # the .gz itself
@@ -337,7 +347,7 @@ def _store(payload: bytes, cached: Path | None, name: str) -> None:
             Path(folder, cached.name).write_bytes(payload)
             Path(folder, cached.name).replace(cached)
     except OSError as error:
-        warnings.warn(f"cannot cache {name} ({error}): set LNN_CACHE=folder")
+        warnings.warn(f"cannot cache {name} ({error}): set LNN_CACHE=folder", stacklevel=2)
 
 
 def _read(path: Path, file: _File, decode):

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-with warnings.catch_warnings():
+from ..extras import extra
+
+with extra("experiments"), warnings.catch_warnings():
     # foolbox 3.3.4 imports one filter from a name that SciPy keeps until its version 2.
     warnings.filterwarnings("ignore", "Please import `gaussian_filter`", DeprecationWarning)
     import foolbox

@@ -19,19 +19,18 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..data import cifar
 from .. import data
 from ..checks import at_least, one_of, positive
 from ..convex import Identity, ReLU
-from ..data import Dataset, Split
+from ..data import Dataset, Split, cifar
 from ..kinds import expect
 from ..losses import home
-from .records import Recorded
-from .training import BLOCK, accuracy, seeded_generator, train_epoch
 from ..lrrn.bounds import certified_radius, jacobian, lipschitz
 from ..lrrn.boxqp import SpectralDescent
 from ..lrrn.model import LRRN
 from ..lrrn.objectives import Contrastive, EnergyLoss, Unsupervised, parameter_groups
+from .records import Recorded
+from .training import BLOCK, accuracy, seeded_generator, train_epoch
 
 #: Data sets of 28×28 images, in the order of the paper's Table 1.
 DATASETS = ("mnist", "kmnist", "fashion-mnist")
@@ -206,7 +205,7 @@ def certified_accuracy(right: Tensor, radius: Tensor) -> list[float]:
 
 
 def attack(net: LRRN, split: Split, images: int) -> dict:
-    """The first images' certified radii and attacks: see :func:`lnn_core.experiments.attacks.evaluate_attacks`.
+    """The first images' certified radii and attacks: see :func:`.attacks.evaluate_attacks`.
 
     Attacks see the network as it is; their success is judged by its :func:`exact` copy.
     """

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .. import data
 from ..checks import at_least
-from .records import Recorded
 from .lrrn import packed
+from .records import Recorded
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from torch import Tensor
 from .. import lipschitz
 from ..checks import at_least, check_network, positive, prepared
 from ..data import Split
-from .runs import Run, dataset_of
-from .lrrn import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
 from ..network import LiftedNetwork
+from .lrrn import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
 from .records import Recorded
+from .runs import Run, dataset_of
 from .training import History
 
 

@@ -14,8 +14,8 @@ from ..losses import Targeted
 from ..network import LiftedNetwork
 from ..objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
 from ..potentials import Reweighted
-from .records import Recorded
 from ..tilts import GaussianTilt
+from .records import Recorded
 from .training import History, fit, seeded_generator
 
 #: The settings that a method uses beside those that all share.

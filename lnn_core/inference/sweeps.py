@@ -14,8 +14,8 @@ from torch import Tensor
 from ..checks import at_least
 from ..kinds import MOST, number
 from ..network import Activations, LiftedNetwork
-from .iterate import InferenceDiverged, Iterate, Report, residual, scale
 from ..potentials import Energy
+from .iterate import InferenceDiverged, Iterate, Report, residual, scale
 
 
 def sweep(net: LiftedNetwork, energy: Energy, z: Activations,

@@ -34,7 +34,6 @@ from .implicit import minimiser
 from .inference import infer
 from .model import LRRN
 
-
 #: One number or many.
 Numbers = Tensor | np.ndarray | float
 

@@ -30,12 +30,12 @@ from torch import Tensor
 
 from ..checks import prepared
 from ..envelope import once
-from .units import Units, flatten
-from ..kinds import expect
 from ..inference.iterate import InferenceDiverged, Iterate, Report
+from ..kinds import expect
 from ..network import Activations, LiftedNetwork
 from ..objectives import LiftedObjective
 from ..potentials import Energy
+from .units import Units, flatten
 
 #: Grid points along each axis, by the number of axes.
 _POINTS = {1: 801, 2: 81, 3: 35, 4: 17}

@@ -21,14 +21,30 @@ from ..checks import at_least
 from ..convex import Identity, ReLU
 from ..kinds import expect
 from ..lrrn.bounds import (
-    certified_radius, gain, jacobian, largest_gain, layer_constants, lipschitz, refined_constants,
+    certified_radius,
+    gain,
+    jacobian,
+    largest_gain,
+    layer_constants,
+    lipschitz,
+    refined_constants,
 )
 from ..lrrn.inference import infer
 from ..lrrn.layers import RRLayer, feed_forward
 from ..lrrn.model import LRRN
 from ..lrrn.objectives import Contrastive, Unsupervised
 from .lrrn_toys import (
-    EXACT, PROXES, choice, distance, network, normal, proximal, slope, steepest, strength, uniform,
+    EXACT,
+    PROXES,
+    choice,
+    distance,
+    network,
+    normal,
+    proximal,
+    slope,
+    steepest,
+    strength,
+    uniform,
 )
 
 

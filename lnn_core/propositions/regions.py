@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import bounds
+from ..inference import sweep
 from ..losses import Linear
 from ..network import Activations
 from ..objectives import AROVR
 from ..potentials import FenchelYoung
-from ..inference import sweep
 from .adversarial import LINEAR, admissible, arovr, generalized
 from .borders import HOMOGENEOUS, violation
 from .statements import equal, gradient, minimum, statement

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from .. import style
 from ..constrained import ConstrainedAROVR
-from .two_unit import Point, TwoUnit
 from .base import INK, Choice, Explorable, Slider
+from .two_unit import Point, TwoUnit
 
 
 class Anisotropy(Explorable):

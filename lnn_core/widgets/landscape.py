@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import style
-from .two_unit import TwoUnit
 from .base import INK, Choice, Explorable, Slider
+from .two_unit import TwoUnit
 
 
 class Landscape(Explorable):

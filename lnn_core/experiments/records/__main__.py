@@ -13,8 +13,7 @@ import traceback
 from pathlib import Path
 
 # They declare the kinds of records that there are: no file decides what is imported.
-from .. import runs as experiments, robustness  # noqa: F401
-from .. import pca as modes  # noqa: F401
+from .. import pca, robustness, runs  # noqa: F401
 from .files import claim
 from .repeating import read, repeat
 
@@ -28,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("record", type=Path, metavar="RECORD.json")
     command.add_argument("--into", type=Path, metavar="FOLDER", help="keep the new record there")
     command.add_argument("--tolerance", type=float, default=1.0, metavar="F",
-                         help="F times the tolerances that lnn_core/experiments/records/tolerances.py explains"
+                         help="F times the tolerances that tolerances.py explains"
                          " (default: %(default)s; 0: to the last digit)")
     options = parser.parse_args(arguments)
     if not 0 <= options.tolerance < math.inf:

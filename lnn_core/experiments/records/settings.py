@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import lru_cache
+from functools import cache
 from math import isfinite
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -30,7 +30,7 @@ def normalise(run: object) -> None:
             raise ValueError(f"{name}={value!r} must be {_describe(declared)}") from None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _declared(cls: type) -> dict[str, object]:
     """The fields of a dataclass and their types."""
     hints = typing.get_type_hints(cls)

@@ -10,10 +10,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import joblib
 import torch
-from joblib.externals.loky import get_reusable_executor
-from tqdm import tqdm
+
+from ...extras import extra
+
+with extra("experiments"):
+    import joblib
+    from joblib.externals.loky import get_reusable_executor
+    from tqdm import tqdm
 
 from .files import claim, load, save
 from .recorded import Recorded
@@ -156,7 +160,8 @@ def _cluster(scheduler: str) -> Iterator[None]:
     Through joblib rather than Dask's own futures: where the scheduler dies, joblib raises,
     while ``distributed.as_completed`` ends as if all were done.
     """
-    from distributed import Client  # not needed, and slow to import, on one machine
+    with extra("experiments"):
+        from distributed import Client  # not needed, and slow to import, on one machine
 
     with Client(scheduler, set_as_default=False) as client:
         with joblib.parallel_config("dask", client=client):
