@@ -11,11 +11,21 @@ what is printed differently there. :mod:`counterexamples` holds small concrete n
 for the claims that fail as printed.
 """
 
-from . import adversarial, alignment, borders, counterexamples, regions, targeted, toys
+from . import (
+    adversarial,
+    alignment,
+    borders,
+    counterexamples,
+    lrrn,
+    lrrn_equivalence,
+    regions,
+    targeted,
+    toys,
+)
 from .registry import everything
 from .statements import STATEMENTS, TOLERANCE, Row, Statement, table
 from .toys import Toy, draw
 
 __all__ = ["STATEMENTS", "TOLERANCE", "Row", "Statement", "Toy", "adversarial", "alignment",
-           "borders", "counterexamples", "draw", "everything", "regions", "table", "targeted",
-           "toys"]
+           "borders", "counterexamples", "draw", "everything", "lrrn", "lrrn_equivalence",
+           "regions", "table", "targeted", "toys"]
