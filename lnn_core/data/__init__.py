@@ -303,13 +303,14 @@ def _file(variable: str, default: Callable[[], str | None], folder: str, file: _
         if root is None:
             tried.append(f"{variable} is not set")
             return None
-        path = Path(root).expanduser().absolute() / folder / file.name
+        base = Path(root).expanduser().absolute()
+        path = base / folder / file.name
         there = path.exists()
     except (OSError, RuntimeError) as error:  # no right to look there; nobody's home
         tried.append(f"{variable}={root or ''} cannot be used ({error})")
         return None
     if not there and variable == "LNN_DATA":  # that a cache is empty is no news
-        tried.append(f"LNN_DATA={path.parents[1]} does not hold it")
+        tried.append(f"LNN_DATA={base} does not hold it")
     return path
 
 

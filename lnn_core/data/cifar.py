@@ -1,22 +1,20 @@
-"""CIFAR-10 from its official archive, verified, without running what a pickle says.
+"""CIFAR-10 from the published binary version (Krizhevsky 2009), verified at every load.
 
-The archive (``cifar-10-python.tar.gz``, Krizhevsky 2009) holds six Python pickles. A pickle is
-a program: loading one can run anything. So nothing is unpacked to disk, the archive's SHA-256
-is checked before it is opened, and the unpickler knows three names only, those that an array
-is made of, and answers them with stand-ins that keep what they are given and do nothing.
+Six files of 10,000 images; an image is 3,073 bytes: its label, then the planes of red, green and
+blue, row by row. They come from the first of these that has them all, searched like the files of
+:mod:`lnn_core.data`:
 
-The archive comes from ``$LNN_DATA/cifar-10/``, the cache or the publisher, in this order, like
-the files of :mod:`lnn_core.data`, and is checked at every load.
+1. the folder: ``$LNN_DATA/cifar-10/cifar-10-batches-bin/*.bin``;
+2. the archive, ``cifar-10-binary.tar.gz``, beside that folder, in the cache or at the publisher.
+
+The archive's SHA-256 is checked before it is opened, that of each file before its bytes are
+used. The archive is read in memory: nothing of it is unpacked to disk.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import math
-import pickle
 import tarfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -24,31 +22,34 @@ import torch
 from torch import Tensor
 
 from . import Dataset, DataUnavailable, Split, obtain
-from .idx import DataCorrupted, check_size
+from .idx import check_sha256, check_size
 
-_FOLDER = "cifar-10-batches-py"
-_TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
-_TEST = "test_batch"
 _PIXELS = 32 * 32
-_LARGEST = 64 * 2**20  # bytes; the largest member of the official archive has 31 million
 _MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
 
 #: Luma of ITU-R BT.601, the usual grey of an RGB image. (The paper does not name its own.)
 _GREY = (0.299, 0.587, 0.114)
 
 
-class _Archive(NamedTuple):
-    """The archive: its name, the SHA-256 and bytes of the file, the number of images in a batch."""
+class _File(NamedTuple):
+    """A published file: its name (a batch has the same one in the archive), SHA-256 and bytes."""
 
     name: str
     sha256: str
     largest: int
-    images: int
 
 
-_OFFICIAL = _Archive("cifar-10-python.tar.gz",
-                     "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-                     170_498_071, 10_000)
+_ARCHIVE = _File("cifar-10-binary.tar.gz",
+                 "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd", 170_052_171)
+#: The five training batches and the test batch.
+_BATCHES = tuple(_File(f"cifar-10-batches-bin/{name}.bin", sha256, 30_730_000) for name, sha256 in (
+    ("data_batch_1", "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5"),
+    ("data_batch_2", "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed"),
+    ("data_batch_3", "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67"),
+    ("data_batch_4", "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48"),
+    ("data_batch_5", "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add"),
+    ("test_batch", "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b"),
+))
 
 
 def load(*, colour: bool = True, quiet: bool | None = None) -> Dataset:
@@ -59,26 +60,21 @@ def load(*, colour: bool = True, quiet: bool | None = None) -> Dataset:
 
     Raises
     ------
-    DataUnavailable : no source has the archive.
-    DataCorrupted : an archive is not the official one, or not what it should hold.
+    DataUnavailable : no source has the six files or the archive.
+    DataCorrupted : a file of the folder, or an archive, is not the official one.
     """
-    try:
-        batches, origin = obtain("cifar-10", _OFFICIAL, _MIRRORS, quiet, decode=_decode)
-    except DataUnavailable as error:
-        raise DataUnavailable(
-            f"CIFAR-10 is not available: {error}.\nWhat helps: internet access; LNN_DATA=folder "
-            f"with the published archive as folder/cifar-10/{_OFFICIAL.name}.") from None
-    *train, test = (_to_split(*batch, colour) for batch in batches)
-    rest = [torch.cat(parts) for parts in zip(*train[:-1])]
+    batches, origin = _batches(quiet)
     return Dataset(
-        name=f"cifar-10-{'colour' if colour else 'grey'}",
-        train=Split(*rest), validation=train[-1], test=test,
-        source=f"CIFAR-10, archive verified by SHA-256 ({origin})")
+        f"cifar-10-{'colour' if colour else 'grey'}",
+        train=_to_split(np.concatenate(batches[:-2]), colour),
+        validation=_to_split(batches[-2], colour),
+        test=_to_split(batches[-1], colour),
+        source=f"CIFAR-10, files verified by SHA-256 ({origin})")
 
 
-def _to_split(images: np.ndarray, labels: np.ndarray, colour: bool) -> Split:
-    x = torch.from_numpy(images.astype(np.float32)).div_(255)
-    return Split(x if colour else grey(x), torch.from_numpy(labels.astype(np.int64)))
+def _to_split(records: np.ndarray, colour: bool) -> Split:
+    x = torch.from_numpy(records[:, 1:].astype(np.float32)).div_(255)
+    return Split(x if colour else grey(x), torch.from_numpy(records[:, 0].astype(np.int64)))
 
 
 def grey(x: Tensor) -> Tensor:
@@ -87,108 +83,41 @@ def grey(x: Tensor) -> Tensor:
     return torch.einsum("c,ncp->np", weights, x.view(len(x), 3, _PIXELS))
 
 
-def _decode(payload: bytes, archive: _Archive) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(images, labels) of the five training batches and the test batch.
-
-    DataCorrupted names the first thing wrong.
-    """
-    check_size(payload, archive.largest)
-    digest = hashlib.sha256(payload).hexdigest()
-    if digest != archive.sha256:
-        raise DataCorrupted(f"SHA-256 {digest[:12]}…, expected {archive.sha256[:12]}…")
-    members = _members(payload)
-    return [_batch(name, members[name], archive.images) for name in (*_TRAIN, _TEST)]
-
-
-def _members(payload: bytes) -> dict[str, bytes]:
-    """The batches of a .tar.gz by name, read in memory.
-
-    DataCorrupted for anything that a folder of plain files, each once, does not need: links,
-    devices, other folders, sizes beyond reason; and for a batch that is missing.
-    """
-    found = {}
+def _batches(quiet: bool | None) -> tuple[list[np.ndarray], str]:
+    """The records of the six batches, and their origin."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(payload), mode="r:gz") as archive:
-            for member in archive:
-                folder, _, name = member.name.partition("/")
-                if folder != _FOLDER or "/" in name or name == "..":
-                    raise DataCorrupted(f"member {member.name!r} is outside {_FOLDER}/")
-                if not (member.isreg() or (member.isdir() and not name)):
-                    raise DataCorrupted(f"member {member.name!r} is not a plain file")
-                if member.size > _LARGEST:
-                    raise DataCorrupted(f"member {member.name!r} has {member.size:,} bytes, "
-                                        f"more than {_LARGEST:,}")
-                if name in found:
-                    raise DataCorrupted(f"member {member.name!r} is there twice")
-                if name in (*_TRAIN, _TEST):
-                    found[name] = archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataCorrupted(f"not a complete .tar.gz file ({error})") from error
-    missing = [name for name in (*_TRAIN, _TEST) if name not in found]
-    if missing:
-        raise DataCorrupted(f"no {_FOLDER}/{missing[0]}")
-    return found
-
-
-class _DType:
-    """Stands in for numpy.dtype: keeps its code, such as b"u1"."""
-
-    def __init__(self, code, *_):
-        self.code = code
-
-    def __setstate__(self, state) -> None:
-        """Byte order and the like, which single bytes do not have."""
-
-
-class _Array:
-    """Stands in for numpy.ndarray: keeps shape, type, order and bytes as pickled."""
-
-    def __init__(self, *_):
-        """An empty one, like the one that numpy starts from."""
-
-    def __setstate__(self, state) -> None:
-        _, self.shape, self.dtype, self.fortran, self.raw = state
-
-    def numpy(self) -> np.ndarray:
-        """The array of bytes; ValueError, TypeError or AttributeError where it is none."""
-        if self.dtype.code not in (b"u1", "u1"):
-            raise ValueError(f"values of type {self.dtype.code!r}, expected bytes")
-        if not isinstance(self.raw, bytes) or len(self.raw) != math.prod(self.shape):
-            raise ValueError(f"shape {self.shape} does not fit its values")
-        return np.frombuffer(self.raw, np.uint8).reshape(
-            self.shape, order="F" if self.fortran else "C")
-
-
-_STAND_INS = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _DType,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows no name but those of ``_STAND_INS``: no code of a pickle's choice can run."""
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in _STAND_INS:
-            raise pickle.UnpicklingError(f"refers to {module}.{name}")
-        return _STAND_INS[module, name]
-
-
-def _batch(name: str, content: bytes, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(images (n, 3072), labels (n,)), both uint8, of one pickled batch."""
+        found = [obtain("cifar-10", file, (), quiet, decode=_records) for file in _BATCHES]
+    except DataUnavailable as error:
+        folder = error
+    else:
+        return [records for records, _ in found], " and ".join(sorted({o for _, o in found}))
     try:
-        batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        images, labels = batch[b"data"].numpy(), batch[b"labels"]
-    except Exception as error:  # a damaged pickle can raise anything
-        raise DataCorrupted(f"{name} is no CIFAR-10 batch ({error})") from error
-    if images.shape != (n, 3 * _PIXELS):
-        raise DataCorrupted(f"{name} has images of shape {images.shape}, "
-                            f"expected {(n, 3 * _PIXELS)}")
-    if not isinstance(labels, list) or len(labels) != n:
-        raise DataCorrupted(f"{name} has no list of {n} labels")
-    for label in labels:
-        if type(label) is not int or not 0 <= label < Dataset.classes:
-            raise DataCorrupted(f"{name} has the label {label!r}, outside "
-                                f"0…{Dataset.classes - 1}")
-    return images, np.array(labels, np.uint8)
+        return obtain("cifar-10", _ARCHIVE, _MIRRORS, quiet, decode=_unpacked)
+    except DataUnavailable as archive:
+        raise DataUnavailable(
+            f"CIFAR-10 is not available: {folder}; {archive}.\nWhat helps: internet access; "
+            f"LNN_DATA=folder with the published files, unpacked in "
+            f"folder/cifar-10/cifar-10-batches-bin/ or as folder/cifar-10/{_ARCHIVE.name}."
+        ) from None
+
+
+def _unpacked(payload: bytes, file: _File) -> list[np.ndarray]:
+    """The records of the six batches in the archive; DataCorrupted unless it is the official one."""
+    _check(payload, file)
+    wanted, found = {batch.name: batch for batch in _BATCHES}, {}
+    with tarfile.open(fileobj=io.BytesIO(payload), mode="r:gz") as archive:
+        for member in archive:  # in the archive's order: going back would unpack it anew
+            if batch := wanted.get(member.name):
+                found[batch] = _records(archive.extractfile(member).read(), batch)
+    return [found[batch] for batch in _BATCHES]
+
+
+def _records(payload: bytes, file: _File) -> np.ndarray:
+    """A batch as (n, 3073) bytes, an image a row; DataCorrupted unless it is the official one."""
+    _check(payload, file)
+    return np.frombuffer(payload, np.uint8).reshape(-1, 1 + 3 * _PIXELS)
+
+
+def _check(payload: bytes, file: _File) -> None:
+    check_size(payload, file.largest)
+    check_sha256(payload, file.sha256)

@@ -25,6 +25,13 @@ def check_size(payload: bytes, largest: int) -> None:
         raise DataCorrupted(f"more than {largest:,} bytes")
 
 
+def check_sha256(content: bytes, expected: str, of: str = "") -> None:
+    """DataCorrupted for bytes with another SHA-256; ``of`` says which bytes they are."""
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
+        raise DataCorrupted(f"SHA-256 {of}{digest[:12]}…, expected {expected[:12]}…")
+
+
 class File(NamedTuple):
     """An IDX file of bytes; ``sha256`` is of its content, or (``hashes_gzip``) of the .gz file."""
 
@@ -67,9 +74,7 @@ def decode(payload: bytes, file: File) -> np.ndarray:
         found = "more" if len(raw) > file.size else len(raw) - start
         raise DataCorrupted(f"{found} values, expected {math.prod(shape)}")
     hashed, of = (payload, "of the .gz ") if file.hashes_gzip else (raw, "")
-    digest = hashlib.sha256(hashed).hexdigest()
-    if digest != file.sha256:
-        raise DataCorrupted(f"SHA-256 {of}{digest[:12]}…, expected {file.sha256[:12]}…")
+    check_sha256(hashed, file.sha256, of)
     array = np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
     if array.ndim == 1 and array.max() >= CLASSES:
         raise DataCorrupted(f"label {array.max()} is outside 0…{CLASSES - 1}")
