@@ -20,6 +20,7 @@ DEFAULTS = {
     "convex.ConvexFunction.prox": {"q": 0.0},
     "convex.Tanh.prox": {"q": 0.0},
     "data.cifar.load": {"colour": True},
+    "data.idx.check_sha256": {"of": ""},
     "data.load": {"fallback": False, "partial": False},
     "data.one_hot": {"classes": 10},
     "experiments.attacks.minimal_perturbations": {"bounds": (0.0, 1.0), "bisections": 10},
