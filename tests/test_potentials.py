@@ -155,7 +155,7 @@ def test_tilted_adds_a_linear_push(base, net):
     torch.testing.assert_close(lnn.Tilted(g, base)(net, z), base(net, z) + push)
     both = lnn.Tilted(g, lnn.Reweighted(gamma, base))
     torch.testing.assert_close(both(net, z), Model(kind_of(base), gamma, g).potential(net, z))
-    assert both.weight(net.depth) == gamma[-1]
+    assert both.curvature(net.depth) == gamma[-1]
     assert base.minimum_is_zero and not both.minimum_is_zero
 
 

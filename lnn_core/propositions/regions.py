@@ -110,10 +110,13 @@ def rescaling_units_is_reweighting(toy: Toy) -> Tensor:
                       equal(toy.net(x), rescaled(x)).detach()])
 
 
-@statement("new", "identity, ReLU: ⟨W_in, ∂⟩ + ⟨b, ∂⟩ − ⟨W_out, ∂⟩ of AROVR is −2γ_kD_k/β",
-           activations=HOMOGENEOUS)
+@statement("new", "identity, ReLU, Fenchel–Young: ⟨W_in, ∂⟩ + ⟨b, ∂⟩ − ⟨W_out, ∂⟩ of AROVR is "
+           "−2γ_kD_k/β", activations=HOMOGENEOUS, bases=(FenchelYoung(),))
 def hidden_units_drift(toy: Toy) -> Tensor:
-    """Gradient flow of AROVR inflates hidden layers, in proportion to the energy spent there."""
+    """Gradient flow of AROVR inflates hidden layers, in proportion to the energy spent there.
+
+    With least squares the minimum can be at a kink a_k = 0, where U has no slope in the weights.
+    """
     slopes = gradient(toy, AROVR(toy.beta, potential=toy.potential))
     parts = iter(slopes.split([p.numel() for p in toy.net.parameters()]))
     products = [(p.flatten() * part).sum() for p, part in zip(toy.net.parameters(), parts)]
