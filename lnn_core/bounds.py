@@ -12,7 +12,7 @@ for both potentials. The second family of results linearises the network at its 
 pass instead, and is exact for linear networks.
 
 γ is given as to :class:`~lnn_core.Reweighted`: None (all ones), or one positive number or
-(d_k,) tensor a layer. Every function raises ValueError for a γ that is not positive or does not
+(d_k,) tensor per layer. Every function raises ValueError for a γ that is not positive or does not
 fit the network, and for a network whose weights are not finite.
 """
 
@@ -69,7 +69,7 @@ def output_gram(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamma = None
                 base: Potential | None = None) -> Tensor:
     """K = Σ_k J_k S_k J_kᵀ, shape (batch, d_L, d_L), with J_k = ∂z_L/∂z_k at the forward pass.
 
-    S_k is how far layer k gives way to a unit push on z_k, to first order: Γ_k⁻¹ for
+    S_k is the compliance of layer k, how far z_k moves under a unit push, to first order: Γ_k⁻¹ for
     ``base=LeastSquares()``, and Γ_k⁻¹·diag f_k′(a_k) for Fenchel–Young (the default), where
     G_k ties down a saturated unit. They agree, as Γ_k⁻¹, where f_k is the identity.
 
@@ -114,9 +114,14 @@ def stability_threshold(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamm
     property of the weights alone, and neither border implies the other. K ⪰ Γ_L⁻¹ contains
     the paper's γ_L > β, and λ_max(K) ≤ κ_γ contains eq. 19.
 
-    Arguments as for :func:`output_gram`. ``curvature``: the loss's, where it is not 1; a
-    number, or a tensor Q that broadcasts to (batch, d_L): then λ_max of K^½·diag(Q)·K^½
-    counts, and the border is infinite where that is not positive.
+    Args:
+        net: as for :func:`output_gram`, like the next three.
+        x: shape (batch, d_0).
+        gamma: as for :class:`~lnn_core.Reweighted`.
+        base: the potential that γ reweights.
+        curvature: the loss's, where it is not 1; a number, or a tensor Q that broadcasts to
+            (batch, d_L): then λ_max of K^½·diag(Q)·K^½ counts, and the border is infinite where
+            that is not positive.
     """
     plain = not isinstance(curvature, Tensor) and number("curvature", curvature) == 1
     K = output_gram(net, x, gamma, base=base)
@@ -143,7 +148,8 @@ def two_sided(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamm
     over u of ℓ(z_L* + u) − ‖u‖²/(2t), the one-layer problem (13), is the upper bound;
     likewise the minimum of ℓ(z_L* + u) + ‖u‖²/(2t).
 
-    Raises ValueError unless |c|·βκ_γ < 1.
+    Raises:
+        ValueError: |c|·βκ_γ ≥ 1.
     """
     net, x = prepared(net, x)
     target, beta = as_targets(net, x, y), positive("beta", beta)
@@ -169,7 +175,8 @@ def energy_budget(net: LiftedNetwork, x: Tensor, gamma: Gamma = None) -> Tensor:
     spread over the layers. Proof: ‖z_L − z_L*‖ ≤ √(2κ_γU) < m/√2, while to overturn a
     margin m two outputs must move by m between them, which takes a norm of m/√2.
 
-    Raises ValueError for a network with a single output.
+    Raises:
+        ValueError: a network with a single output.
     """
     net, x = prepared(net, x)
     if net.sizes[-1] < 2:

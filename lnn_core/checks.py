@@ -58,8 +58,10 @@ def check_input(net, x: Tensor) -> None:
 def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
     """Targets of shape (batch, d_L): labels become one-hot, floating-point y passes.
 
-    Raises ValueError for a batch size other than x's, labels outside 0…d_L − 1, another
-    width, or values that are not finite; TypeError for y that is no tensor of either kind.
+    Raises:
+        ValueError: a batch size other than x's, labels outside 0…d_L − 1, another width, or values
+            that are not finite.
+        TypeError: y that is not a tensor of either kind.
     """
     expect("y", y, Tensor, "a tensor with one row per sample")
     outputs = net.sizes[-1]

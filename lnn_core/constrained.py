@@ -25,16 +25,17 @@ from .potentials import Energy, Potential, checked_potential
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a call of ``ConstrainedAROVR`` knows about (7), one entry a sample, (batch,).
+    """What a call of ``ConstrainedAROVR`` knows about (7): tensors of shape (batch,).
 
-    beta : the inverse multiplier; 0 where none was found and z is the forward pass.
-    energy : U(z; x) ≤ δ of the activations found.
-    lower : ℓ(z) there, a lower bound of (7).
-    upper : the least AROVR_β + δ/β over the β at which inference converged (weak duality):
-        an upper bound of (7) if inference found AROVR's global maximum there. No β counts
-        at which one sample's energy was found to fall forever (``Report.infinite``). Infinite
-        where AROVR may be unbounded without notice: the search reached the largest β
-        allowed, or the adversary never left the forward pass (r = 0, Proposition 3.3).
+    Attributes:
+        beta: the inverse multiplier; 0 where none was found and z is the forward pass.
+        energy: U(z; x) ≤ δ of the activations found.
+        lower: ℓ(z) there, a lower bound of (7).
+        upper: the least AROVR_β + δ/β over the β at which inference converged (weak duality): an
+            upper bound of (7) if inference found AROVR's global maximum there. No β counts at which
+            one sample's energy was found to fall without end (``Report.infinite``). Infinite where
+            AROVR may be unbounded without notice: the search reached the largest β allowed, or the
+            adversary never left the forward pass (r = 0, Proposition 3.3).
     """
 
     beta: Tensor
@@ -69,20 +70,20 @@ class ConstrainedAROVR(Objective):
     turns back where inference runs away. If it could not use the budget up,
     ``certificate.energy`` is below δ, and the gap is wide or unknown.
 
-    After a call, ``certificate`` and ``activations`` (z, feasible) describe the result.
+    Args:
+        delta: δ > 0, the energy that the adversary may spend on each sample.
+        steps: bisections of log β, which starts between 1e-9 and 1 times the largest β:
+            0.999·γ_L/∇²ℓ, or 1e6 for a loss without curvature.
+        solver: default: ``Shooting`` until every sample's relative gap is 1e-8. With
+            ``oracle.Exhaustive()`` (toy networks, one sample per call) ``upper`` is a true bound.
 
-    Parameters
-    ----------
-    delta : δ > 0, the energy that the adversary may spend on each sample.
-    steps : bisections of log β, which starts between 1e-9 and 1 times the largest β:
-        0.999·γ_L/∇²ℓ, or 1e6 for a loss without curvature.
-    solver : default: ``Shooting`` until every sample's relative gap is 1e-8. With
-        ``oracle.Exhaustive()`` (toy networks, one sample a call) ``upper`` is a true bound.
+    Raises:
+        ValueError: δ that is not positive, or a potential that is not zero at the forward pass;
+            fewer than one step.
 
-    Raises
-    ------
-    ValueError : δ that is not positive, or a potential that is not zero at the forward pass;
-        fewer than one step.
+    Attributes:
+        certificate: what the last call knows about (7), see :class:`Certificate`.
+        activations: feasible activations z of the last call.
     """
 
     certificate: Certificate | None = None
@@ -149,7 +150,7 @@ class ConstrainedAROVR(Objective):
         """min over β of AROVR_β + δ/β, shape (batch,), from tensors of shape (steps, batch).
 
         AROVR_β is a maximum: all z found, at whichever β, compete for it. It is infinite where
-        an energy was found to fall forever, and for all β above.
+        an energy was found to fall without end, and for all β above.
         """
         rows = torch.arange(beta.shape[1], device=beta.device).repeat(len(beta))
         energy = Energy(self.potential, -beta.flatten()[:, None] * loss.take(rows))

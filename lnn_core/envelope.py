@@ -5,10 +5,10 @@ fixed (envelope theorem), and all of it is in the errors e_k = −∂U/∂a_k:
 
     ∂E/∂W_kj = −Σ e_k z_jᵀ (over the batch),    ∂E/∂b_k = −Σ e_k,    ∂E/∂x = −Σ_k W_k0ᵀe_k.
 
-One product a weight matrix, as many as the last step of back-propagation.
+One product per weight matrix, as many as the last step of back-propagation.
 
-z moves with the weights, so that with z held fixed *second* derivatives are wrong: who asks
-for them gets an error.
+z moves with the weights, so that with z held fixed *second* derivatives are wrong: asking
+for them raises an error.
 """
 
 from __future__ import annotations

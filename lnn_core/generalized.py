@@ -36,22 +36,24 @@ class GeneralizedAROVR(LiftedObjective):
     (for Fenchel–Young, what the layers can output). If d_γ(z, z) = 0 for all z, the value
     is at least AROVR_β (Proposition 3.1). For a tilted U, min U/β is added as in (6).
 
-    After a call, ``activations`` holds (z⁻, z*).
+    Args:
+        beta: β > 0.
+        distance: ``ElementWise(gamma)`` (12), ``PotentialDistance(gamma)`` (15), or your own
+            function d(z, z′) of two activation lists that returns one value per sample, shape
+            (batch,), differentiable in torch. Tensors that it holds, a learned γ say, get their
+            gradient too.
+        weight: λ > 0, the weight of the distance.
+        loss: a function of the targets that returns a Loss (default: ``Euclidean``).
+        potential: U (default: ``FenchelYoung()``).
+        solver: what infers where (10) is an AROVR (default: ``Shooting()``).
 
-    Parameters
-    ----------
-    beta : β > 0.
-    distance : ``ElementWise(gamma)`` (12), ``PotentialDistance(gamma)`` (15), or your own
-        function d(z, z′) of two activation lists that returns one value a sample, shape
-        (batch,), differentiable in torch. Tensors that it holds, a learned γ say, get
-        their gradient too.
-    weight : λ > 0.
+    Raises:
+        ValueError: β too large for the distance; d(z, z) ≠ 0 or a wrong shape (from a call, before
+            any computing).
+        InferenceDiverged: the maximum is, or looks, infinite.
 
-    Raises
-    ------
-    ValueError : β too large for the distance; d(z, z) ≠ 0 or a wrong shape (from a call,
-        before any computing).
-    InferenceDiverged : the maximum is, or looks, infinite.
+    Attributes:
+        activations: (z⁻, z*) of the last call.
     """
 
     activations: Pair | None = None
@@ -126,9 +128,8 @@ class ElementWise(Distance):
     with a larger loss, c·AROVR_{cβ}. Finite only for 2λγ_L > βq and cβq < γ_L of U.
     (Where the domain of z_L has an end, z⁻ may stop there: both are then found jointly.)
 
-    Parameters
-    ----------
-    gamma : L positive entries, each a number or a tensor of shape (d_k,), as ``Reweighted``.
+    Args:
+        gamma: L positive entries, each a number or a tensor of shape (d_k,), as ``Reweighted``.
     """
 
     def __init__(self, gamma: Sequence[float | Tensor]):
@@ -176,10 +177,9 @@ class PotentialDistance(Distance):
     forward pass only, which is not what Proposition 3.1 assumes: the value is at least
     AROVR_β if all λγ_k ≤ 1, but at most AROVR_β if all λγ_k ≥ 1.
 
-    Parameters
-    ----------
-    gamma : as for ``Reweighted``.
-    base : the potential to reweight (default: ``FenchelYoung()``).
+    Args:
+        gamma: as for ``Reweighted``.
+        base: the potential to reweight (default: ``FenchelYoung()``).
     """
 
     def __init__(self, gamma: Sequence[float | Tensor], base: Potential | None = None):
@@ -220,7 +220,7 @@ class _UserDistance(Distance):
         return self.function(z, other)
 
     def check(self, objective, net, x, loss):
-        """d(z, z) = 0 at the forward pass and near it; one value a sample; a gradient."""
+        """d(z, z) = 0 at the forward pass and near it; one value per sample; a gradient."""
         super().check(objective, net, x, loss)
         joint = _Joint(objective, net, x, loss)
         with torch.no_grad():

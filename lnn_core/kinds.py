@@ -24,7 +24,7 @@ def expect(name: str, value: object, kinds: type | tuple[type, ...], what: str) 
 
 def expect_function(name: str, value: object, what: str, *,
                     but: tuple[type, ...] = (type,)) -> Callable:
-    """The value; TypeError unless it can be called and is no instance of ``but``.
+    """The value; TypeError unless it can be called and is not an instance of ``but``.
 
     By default classes are refused: ``Shooting`` where its instance ``Shooting()`` belongs.
     """
@@ -34,7 +34,7 @@ def expect_function(name: str, value: object, what: str, *,
 
 
 def expect_sequence(name: str, value: object, what: str) -> tuple:
-    """The value as a tuple; TypeError where it has no entries, or is a text."""
+    """The value as a tuple; TypeError where it has no entries, or is a string."""
     if isinstance(value, (str, bytes)) or not isinstance(value, (Iterable, Tensor)) or (
             isinstance(value, Tensor) and value.ndim == 0):
         raise TypeError(f"{name} is {described(value)}; expected {what}")
@@ -42,7 +42,7 @@ def expect_sequence(name: str, value: object, what: str) -> tuple:
 
 
 def integer(name: str, value: int) -> int:
-    """The value as an int; TypeError where it is no integer (2.0 and True are none)."""
+    """The value as an int; TypeError where it is not an integer (2.0 and True are not)."""
     try:
         if isinstance(value, (bool, Tensor)):
             raise TypeError
@@ -52,7 +52,7 @@ def integer(name: str, value: int) -> int:
 
 
 def integers(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    """The values as a tuple of int; TypeError where one is no integer."""
+    """The values as a tuple of int; TypeError where one is not an integer."""
     return tuple(integer(f"an entry of {name}", value)
                  for value in expect_sequence(name, values, "integers"))
 

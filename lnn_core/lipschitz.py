@@ -4,7 +4,7 @@
 
 Each f_k is the derivative of the conjugate of a 1-strongly convex separable G_k, so that its
 slopes lie in [0, 1]: all that the upper bounds use of it. Results hold to float64's rounding.
-Every function raises ValueError for a network that is no chain or whose weights are not finite.
+Every function raises ValueError for a network that is not a chain or whose weights are not finite.
 """
 
 from __future__ import annotations
@@ -61,7 +61,14 @@ def lower(net: LiftedNetwork, x: Tensor, steps: int = 4) -> float:
     slopes may be none; it is still at most ``certified``.) Each of the ``steps`` moves the
     best samples uphill, by the best of a few lengths; steps=0 gives the maximum over x.
 
-    Raises ValueError for an x that does not fit, and for steps that are no integer ≥ 0.
+    Args:
+        net: a chain.
+        x: where to start, shape (batch, d_0).
+        steps: how many moves uphill.
+
+    Raises:
+        ValueError: x does not fit, or steps is negative.
+        TypeError: steps is not an integer.
     """
     steps = at_least("steps", steps, 0, MOST)
     net, x = prepared(net, x)
@@ -87,7 +94,9 @@ def certified(net: LiftedNetwork) -> float:
 
     Slopes in [0, 1] mean Δz_kᵀ(W_kΔz_{k−1} − Δz_k) ≥ 0 for any two inputs, so that ρ is an
     upper bound if some λ_k ≥ 0 (S-procedure) have, for all Δ and with ‖Δz_L‖ ≤ ‖W_LΔz_{L−1}‖,
+
         ‖Δz_0‖² − ‖W_LΔz_{L−1}‖²/ρ² ≥ Σ_{k<L} λ_k Δz_kᵀ(W_kΔz_{k−1} − Δz_k).
+
     Eliminating Δz_0, Δz_1, … in turn leaves X_0 = I, X_k = λ_kI − ¼λ_k²W_kX_{k−1}⁻¹W_kᵀ ≻ 0
     and ρ² = σ_max(W_LX_{L−1}⁻¹W_Lᵀ).
 
@@ -112,7 +121,7 @@ def trivial(net: LiftedNetwork) -> float:
 def surrogate(net: LiftedNetwork) -> float:
     """‖W_L⋯W_1‖₂, the Lipschitz constant of the linear network with these weights.
 
-    Often reported as a Lipschitz estimate; for ReLU it is no bound at all: W_1 = [1, −1]ᵀ and
+    Often reported as a Lipschitz estimate; for ReLU it is not a bound at all: W_1 = [1, −1]ᵀ and
     W_2 = [1, 1] give 0, and z_2 = |x|; W_2 = [1, −1] gives 2, twice the constant if b_1 ≤ 0.
     """
     return _square(reduce(torch.matmul, reversed(_weights(net)))).sqrt().item()

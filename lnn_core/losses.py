@@ -23,11 +23,15 @@ from .kinds import expect, expect_function, expect_generator
 
 @dataclass(frozen=True)
 class Loss:
-    """ℓ(z) = Σ_i w_i·½‖z − y_i‖² + gᵀz for z of shape (batch, d_L); one value a sample.
+    """ℓ(z) = Σ_i w_i·½‖z − y_i‖² + gᵀz for z of shape (batch, d_L); one value per sample.
 
     A weight, like the factor of ``factor * loss``, is a number, or a tensor that broadcasts
     to (batch, d_L): shape (batch, 1) gives every sample a weight of its own, (d_L,) every
     output. Targets have shape (batch, d_L), or (1, d_L) to share one.
+
+    Args:
+        terms: the pairs (w_i, y_i).
+        slope: g, which broadcasts to (batch, d_L); None for zero.
     """
 
     terms: tuple[tuple[float | Tensor, Tensor], ...] = ()
@@ -102,7 +106,7 @@ def _sum(parts: list) -> Tensor | float:
 
 
 def take_rows(value: float | Tensor | None, rows: Tensor) -> float | Tensor | None:
-    """The rows of a tensor that has one a sample; anything else as it is."""
+    """The rows of a tensor that has one per sample; anything else as it is."""
     return value[rows] if isinstance(value, Tensor) and value.ndim == 2 and len(value) > 1 else value
 
 
@@ -141,8 +145,7 @@ LossFamily = Callable[[Tensor], Loss]
 
 
 def loss_of(family: LossFamily, target: Tensor) -> Loss:
-    """The loss for these targets; TypeError where the family does not take them, or returns
-    something else."""
+    """The loss for these targets; TypeError where the family returns something else, or fails."""
     try:
         loss = family(target)
     except TypeError as error:  # such as torch's own losses, which take two arguments
@@ -153,26 +156,36 @@ def loss_of(family: LossFamily, target: Tensor) -> Loss:
 
 
 def checked_family(family: LossFamily) -> LossFamily:
-    """The family, anything that can be called; TypeError for the rest, and for a Loss, which
-    takes outputs. Whether a call returns a Loss only :func:`loss_of` can tell."""
+    """The family, anything that can be called; TypeError for the rest, and for a Loss.
+
+    A Loss takes outputs, not targets. Whether a call returns one only :func:`loss_of` can tell.
+    """
     return expect_function("loss", family, "a function of the targets that returns a Loss, such as "
                            "Euclidean", but=(Loss,))
 
 
 def Euclidean(target: Tensor) -> Loss:  # a function that reads as the name of a loss
-    """ℓ(z) = ½‖z − y‖², the target loss of Zach (2025), section 5."""
+    """ℓ(z) = ½‖z − y‖², the target loss of Zach (2025), section 5.
+
+    Args:
+        target: y, shape (batch, d_L).
+    """
     expect("target", target, Tensor, "a tensor of shape (batch, d_L)")
     return Loss(terms=((1.0, target),))
 
 
 def Linear(slope: Tensor) -> Loss:
-    """ℓ(z) = gᵀz, the linear(ised) loss of Remark 3.2 and Proposition 3.3."""
+    """ℓ(z) = gᵀz, the linear(ised) loss of Zach (2025), Remark 3.2 and Proposition 3.3.
+
+    Args:
+        slope: g, which broadcasts to (batch, d_L).
+    """
     expect("slope", slope, Tensor, "a tensor that broadcasts to (batch, d_L)")
     return Loss(slope=slope)
 
 
 def wrong_labels(labels: Tensor, classes: int, generator: torch.Generator | None = None) -> Tensor:
-    """One label a sample, uniform among the ``classes`` − 1 that are not its own."""
+    """One label per sample, uniform among the ``classes`` − 1 that are not its own."""
     if classes < 2:
         raise ValueError(f"classes={classes}: a wrong label needs at least two")
     shift = torch.randint(1, classes, labels.shape, generator=generator, device=home(generator))
@@ -189,6 +202,9 @@ class Targeted:
 
     The attack of Zach (2025), section 5: y⁻ is uniform among the other labels. The
     target of a sample must be one-hot (its label is where it is largest).
+
+    Args:
+        generator: draws the wrong labels (default: torch's global one).
     """
 
     def __init__(self, generator: torch.Generator | None = None):

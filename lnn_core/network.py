@@ -43,18 +43,17 @@ class Parameters(nn.ParameterList):
 class LiftedNetwork(nn.Module):
     """Layers z_k = f_k(a_k) with pre-activations a_k = Σ_j W_kj z_j + b_k.
 
-    Parameters
-    ----------
-    sizes : (d_0, d_1, …, d_L); d_0 is the input's dimension.
-    activation : the convex function of the hidden layers, or one for each of them.
-    output : the convex function of the output layer (default: ``Identity``).
-    edges : the pairs (j, k) for which z_j feeds layer k. Default: the chain
-        (0, 1), (1, 2), …, eq. (1)–(3) of Zach (2025). Any j < k is allowed, which is
-        the strictly lower-triangular W of eq. (4): skips and residual connections.
-    bias : whether layers have a bias.
-    init : ``"uniform"`` draws weights from U(−1/√fan_in, 1/√fan_in), ``"normal"``
-        from N(0, 1/fan_in). Biases start at zero.
-    generator : the source of the initial weights (default: torch's global one).
+    Args:
+        sizes: (d_0, d_1, …, d_L); d_0 is the input's dimension.
+        activation: the convex function of the hidden layers, or one for each of them.
+        output: the convex function of the output layer (default: ``Identity``).
+        edges: the pairs (j, k) for which z_j feeds layer k. Default: the chain (0, 1), (1, 2), …,
+            eq. (1)–(3) of Zach (2025). Any j < k is allowed, which is the strictly lower-triangular
+            W of eq. (4): skips and residual connections.
+        bias: whether layers have a bias.
+        init: ``"uniform"`` draws weights from U(−1/√fan_in, 1/√fan_in), ``"normal"`` from N(0,
+            1/fan_in). Biases start at zero.
+        generator: the source of the initial weights (default: torch's global one).
 
     torch's tools for parameters are applied to an entry of ``weights`` or ``biases``, named
     by its number: ``prune.l1_unstructured(net.weights, "0", 0.5)``,
@@ -62,11 +61,10 @@ class LiftedNetwork(nn.Module):
     objective or a bound computes such an entry once. What asks for ``nn.Linear`` modules
     (quantisation, fusing, hooks on a layer's output) is not supported.
 
-    Raises
-    ------
-    TypeError : sizes or edges that are no integers, activations that are no ConvexFunction.
-    ValueError : fewer than two sizes, a size below 1, the wrong number of activations,
-        an edge that would close a cycle, or a layer that nothing feeds.
+    Raises:
+        TypeError: sizes or edges that are not integers, activations that are not a ConvexFunction.
+        ValueError: fewer than two sizes, a size below 1, the wrong number of activations, an edge
+            that would close a cycle, or a layer that nothing feeds.
     """
 
     #: The weights and biases of a network made by ``fixed``.
@@ -234,8 +232,11 @@ def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 def checked_functions(depth: int, activation, output) -> tuple[ConvexFunction, ...]:
     """The convex functions of layers 1, …, depth: one for all hidden ones, or one for each.
 
-    None stands for ``ReLU()`` in hidden layers and ``Identity()`` at the output. TypeError for
-    what is no ConvexFunction, ValueError for the wrong number of them.
+    None stands for ``ReLU()`` in hidden layers and ``Identity()`` at the output.
+
+    Raises:
+        TypeError: what is not a ConvexFunction.
+        ValueError: the wrong number of them.
     """
     hidden = ReLU() if activation is None else activation
     what = "a ConvexFunction such as ReLU()"

@@ -1,4 +1,4 @@
-"""Training objectives, one class an equation.
+"""Training objectives, one class per equation.
 
 Every objective is made of one thing, the minimum of the network potential plus a loss,
 
@@ -36,7 +36,7 @@ from .tilts import Tilt
 
 Attack = Callable[[LossFamily, Tensor], Loss]
 
-#: Inference this short has settled what can be settled.
+#: Inference that took at most this many passes has converged: its border need not be checked.
 SHORT = 10
 #: Errors e_k are about β, and rounding moves them by eps: single precision serves for β above
 #: the square root of its eps, double precision for all above the second number.
@@ -46,15 +46,14 @@ SINGLE, DOUBLE = math.sqrt(torch.finfo(torch.float32).eps), 1e-12
 class StabilityWarning(UserWarning):
     """Samples' energies have no minimum, or inference cannot find it and β is beyond the border.
 
-    The latter is looked for only where inference took more than ``SHORT`` passes.
+    The latter is checked only where inference took more than ``SHORT`` passes.
     """
 
 
 class Objective(ABC):
     """A training loss: call it with a network, inputs and labels (or targets).
 
-    ``report`` is the inference report of the last call (None where nothing is inferred); where
-    the value is the difference of two minima it has twice as many rows, those of m(h) first.
+    Results of the last call are attributes, so that an objective is not re-entrant.
 
     Autocasting is off inside, and for networks in half precision all is computed in float32,
     which is then the type of the value. Second derivatives and ``torch.func`` are not
@@ -67,6 +66,13 @@ class Objective(ABC):
 
             def forward(self, x, y):
                 return self.objective(self.net, x, y)
+
+    Args:
+        loss: a function of the targets that returns a Loss (default: ``Euclidean``).
+
+    Attributes:
+        report: the inference report of the last call (None where nothing is inferred); where the
+            value is the difference of two minima it has twice as many rows, those of m(h) first.
     """
 
     report: Report | None = None
@@ -79,15 +85,15 @@ class Objective(ABC):
                  reduction: str = "mean") -> Tensor:
         """The objective's value, differentiable in the network's parameters.
 
-        Parameters
-        ----------
-        x : shape (batch, d_0), of the network's dtype.
-        y : integer labels of shape (batch,), or targets of shape (batch, d_L).
-        reduction : ``"mean"`` over the batch, or ``"none"`` for one value a sample.
+        Args:
+            net: the network, a LiftedNetwork.
+            x: shape (batch, d_0), of the network's dtype.
+            y: integer labels of shape (batch,), or targets of shape (batch, d_L).
+            reduction: ``"mean"`` over the batch, or ``"none"`` for one value per sample.
 
-        Raises
-        ------
-        TypeError, ValueError : input that does not fit, or β too large, before any computing.
+        Raises:
+            TypeError: an argument of another kind.
+            ValueError: input that does not fit, or β too large, before any computing.
         """
         if reduction not in ("mean", "none"):
             raise ValueError(f'reduction={reduction!r} must be "mean" or "none"')
@@ -105,7 +111,7 @@ class Objective(ABC):
 
     @abstractmethod
     def value(self, net: LiftedNetwork, x: Tensor, target: Tensor) -> Tensor:
-        """One value a sample, shape (batch,), for checked input."""
+        """One value per sample, shape (batch,), for checked input."""
 
 
 class BackPropagation(Objective):
@@ -166,6 +172,16 @@ class LiftedObjective(Objective):
 
     For β (αβ) below 3.5e-4 a float32 network is computed with in float64. In float64 rounding
     moves the gradient by about 2e-16/β of itself.
+
+    Args:
+        beta: β ≥ 1e-12, the weight of the loss beside the potential.
+        loss: a function of the targets that returns a Loss (default: ``Euclidean``).
+        potential: U (default: ``FenchelYoung()``).
+        solver: what infers (default: ``Shooting()``).
+
+    Raises:
+        ValueError: β that is not positive and finite, or below 1e-12.
+        TypeError: an argument of another kind.
     """
 
     def __init__(self, beta: float, loss: LossFamily = Euclidean,
@@ -239,6 +255,12 @@ class ROVR(LiftedObjective):
     """ROVR_β = min_z ℓ(z) + U(z; x)/β = (m(βℓ) − m(0))/β ≤ ℓ(z*).
 
     Zach (2025), section 2.2; contrastive form eq. (6). β > 0 may be as large as you like.
+
+    Args:
+        beta: β ≥ 1e-12.
+        loss: a function of the targets that returns a Loss (default: ``Euclidean``).
+        potential: U (default: ``FenchelYoung()``).
+        solver: what infers (default: ``Shooting()``).
     """
 
     def value(self, net, x, target):
@@ -260,6 +282,12 @@ class AROVR(LiftedObjective):
     ``bounds.stability_threshold``, 1/λ_max(K). For others that is the *near* border, where the
     local optimum next to the forward pass ceases to be one; whether the maximum is finite is
     a property of the weights alone, certain below ``bounds.safe_beta``. See ``report``.
+
+    Args:
+        beta: 1e-12 ≤ β < γ_L; a call raises ValueError for a larger one.
+        loss: a function of the targets that returns a Loss (default: ``Euclidean``).
+        potential: U (default: ``FenchelYoung()``).
+        solver: what infers (default: ``Shooting()``).
     """
 
     def value(self, net, x, target):
@@ -275,16 +303,7 @@ class AROVR(LiftedObjective):
 class _TargetedObjective(LiftedObjective):
     """α, the attack ℓ⁻ and the tilt g that the two targeted objectives share.
 
-    Parameters
-    ----------
-    alpha : 0 < α ≤ 1; α = 1 gives ROVR and AROVR. ᾱ = 1 − α weighs the attack.
-    beta : β > 0, and αβ ≥ 1e-12.
-    attack : ℓ⁻, as a function (loss, target) → Loss; default ``Targeted()``, a random
-        wrong label. ``untargeted`` is −ℓ.
-    tilt : draws g for U^g = U + gᵀz once a call, such as ``GaussianTilt(1/16)``.
-    per_alpha : divide by α, so that the gradient tends to back-propagation's as β → 0 and
-        one learning rate serves all methods (Zach 2025, after eq. 32). False gives the
-        objective itself.
+    Arguments as for :class:`~lnn_core.TargetedAROVR`.
     """
 
     def __init__(self, alpha: float, beta: float, attack: Attack | None = None, *,
@@ -322,7 +341,11 @@ class _TargetedObjective(LiftedObjective):
 
 
 class TargetedROVR(_TargetedObjective):
-    """ROVR_{α,β} = (m(β(ᾱℓ⁻ + αℓ)) − m(βᾱℓ⁻))/β ≤ αℓ(z̃), Zach (2025), eq. (25)."""
+    """ROVR_{α,β} = (m(β(ᾱℓ⁻ + αℓ)) − m(βᾱℓ⁻))/β ≤ αℓ(z̃), Zach (2025), eq. (25).
+
+    z̃ = argmin_z U(z; x) + βᾱℓ⁻(z_L) is where the attack alone leads. Divided by α unless
+    ``per_alpha=False``. Arguments as for :class:`~lnn_core.TargetedAROVR`.
+    """
 
     def value(self, net, x, target):
         U, attack, loss = self.subproblem(net, x, target)
@@ -333,8 +356,26 @@ class TargetedROVR(_TargetedObjective):
 class TargetedAROVR(_TargetedObjective):
     """AROVR_{α,β} = (m(βᾱℓ⁻) − m(β(ᾱℓ⁻ − αℓ)))/β ≥ αℓ(z̃), Zach (2025), eq. (26).
 
-    With α < ½ and a Euclidean attack both minima are finite for every β > 0. With a
-    ``tilt`` this is AROVR^g_{α,β} of eq. (31).
+    z̃ = argmin_z U(z; x) + βᾱℓ⁻(z_L) is where the attack alone leads. Divided by α unless
+    ``per_alpha=False``. With α < ½ and a Euclidean attack both minima are finite for every
+    β > 0. With a ``tilt`` this is AROVR^g_{α,β} of eq. (31).
+
+    Args:
+        alpha: 0 < α ≤ 1; α = 1 gives ROVR and AROVR. ᾱ = 1 − α weighs the attack.
+        beta: β > 0, and αβ ≥ 1e-12.
+        attack: ℓ⁻, as a function (loss, target) → Loss; default ``Targeted()``, a random wrong
+            label. ``untargeted`` is −ℓ.
+        tilt: draws g for U^g = U + gᵀz once per call, such as ``GaussianTilt(1/16)``.
+        per_alpha: divide by α, so that the gradient tends to back-propagation's as β → 0 and one
+            learning rate serves all methods (Zach 2025, after eq. 32). False gives the objective
+            itself.
+        loss: as for :class:`~lnn_core.AROVR`, like the next two.
+        potential: U, before it is tilted.
+        solver: what infers.
+
+    Raises:
+        ValueError: α outside (0, 1], or αβ below 1e-12.
+        TypeError: an argument of another kind.
     """
 
     def value(self, net, x, target):

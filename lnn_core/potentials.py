@@ -3,9 +3,9 @@
 A potential is a sum over layers, and all that inference and the objectives ask of it is
 local to one layer k with activations z_k and pre-activations a_k:
 
-    terms(k, G, z, a)       its terms, one a unit, shape (batch, d_k)
+    terms(k, G, z, a)       its terms, one per unit, shape (batch, d_k)
     error(k, G, z, a)       e_k = −∂terms/∂a_k, the signal it sends down through W_k
-    prox(k, G, a, p, q)  argmin_z terms + (q/2)·z² − p·z, its answer to a signal p
+    prox(k, G, a, p, q)     argmin_z terms + (q/2)·z² − p·z, its answer to a signal p
 
 ``Reweighted`` and ``Tilted`` wrap another potential, so that U^⊙γ, U^g and both at once
 need no code of their own anywhere else. ``U + h`` with a loss h is an :class:`Energy`,
@@ -37,7 +37,7 @@ class Potential(ABC):
 
     @abstractmethod
     def terms(self, k: int, G: ConvexFunction, z: Tensor, a: Tensor) -> Tensor:
-        """The terms of layer k, one a unit, shape (batch, d_k)."""
+        """The terms of layer k, one per unit, shape (batch, d_k)."""
 
     @abstractmethod
     def error(self, k: int, G: ConvexFunction, z: Tensor, a: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Potential(ABC):
         return G.lower, G.upper
 
     def check(self, net: LiftedNetwork) -> None:
-        """Raise ValueError where the potential's parameters do not fit the network."""
+        """ValueError where the potential's parameters do not fit the network."""
 
     def rows(self) -> int | None:
         """The number of samples that the parameters are for; None where for any."""
@@ -144,16 +144,14 @@ class LeastSquares(Potential):
 class Reweighted(Potential):
     """U^⊙γ = Σ_k γ_k D_k (Zach 2025, eq. 14): the same forward pass, another geometry.
 
-    Parameters
-    ----------
-    gamma : L positive entries for the layers 1…L; each a number, or a tensor of shape
-        (d_k,) with one entry a unit.
-    base : the potential to reweight (default: ``FenchelYoung()``).
+    Args:
+        gamma: L positive entries for the layers 1…L; each a number, or a tensor of shape (d_k,)
+            with one entry per unit.
+        base: the potential to reweight (default: ``FenchelYoung()``).
 
-    Raises
-    ------
-    ValueError : an entry that is not positive and finite; against a network, the wrong
-        number of entries or units, or another dtype.
+    Raises:
+        ValueError: an entry that is not positive and finite; against a network, the wrong number of
+            entries or units, or another dtype.
     """
 
     def __init__(self, gamma: Sequence[float | Tensor], base: Potential | None = None):
@@ -214,15 +212,13 @@ class Reweighted(Potential):
 class Tilted(Potential):
     """U^g = U + gᵀz (Zach 2025, eq. 31): a linear push on the activations.
 
-    Parameters
-    ----------
-    g : L entries for the layers 1…L; each None (no tilt) or a tensor that broadcasts to
-        (batch, d_k).
-    base : the potential to tilt (default: ``FenchelYoung()``).
+    Args:
+        g: L entries for the layers 1…L; each None (no tilt) or a tensor that broadcasts to (batch,
+            d_k).
+        base: the potential to tilt (default: ``FenchelYoung()``).
 
-    Raises
-    ------
-    ValueError : against a network, the wrong number of entries or units, or another dtype.
+    Raises:
+        ValueError: against a network, the wrong number of entries or units, or another dtype.
     """
 
     minimum_is_zero = False
@@ -312,7 +308,7 @@ class Energy:
                              "not outweigh: the energy is unbounded below")
 
     def check_shapes(self, net: LiftedNetwork, samples: int | None = None) -> None:
-        """ValueError where E is not one of this network and a batch of so many samples."""
+        """ValueError where E is not one of this network and a batch of this size."""
         self.potential.check(net)
         if (rows := self.potential.rows()) not in (None, samples) and samples is not None:
             raise ValueError(f"the potential is tilted for {rows} samples; the batch has {samples}")

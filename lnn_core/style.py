@@ -1,4 +1,4 @@
-"""How figures look: one colour and line style a method, everywhere in the book."""
+"""How figures look: one colour and line style per method, everywhere in the book."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random tilts g for AROVR^g_{α,β} (Zach 2025, eq. 31): one g a call, that is a mini-batch."""
+"""Random tilts g for AROVR^g_{α,β} (Zach 2025, eq. 31): one g per call, that is per mini-batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from .potentials import Potential, Tilted, checked_potential
 class Tilt(ABC):
     """Draws g_k for every layer and returns U + gᵀz.
 
-    ``output`` says whether z_L is tilted too.
+    Args:
+        output: whether z_L is tilted too.
+        generator: the source of the tilts (default: torch's global one).
     """
 
     def __init__(self, *, output: bool = True, generator: torch.Generator | None = None):
@@ -39,6 +41,10 @@ class GaussianTilt(Tilt):
 
     The paper prints N(0, 1/16) without saying whether 1/16 is the variance; ``sd=1/16``
     is the reading that reproduces its ordering of methods, ``sd=1/4`` the other one.
+
+    Args:
+        sd: the standard deviation, positive.
+        options: ``output`` and ``generator`` of :class:`~lnn_core.tilts.Tilt`.
     """
 
     def __init__(self, sd: float, **options):
@@ -55,7 +61,16 @@ class GaussianTilt(Tilt):
 class DropoutTilt(Tilt):
     """g drawn from {0, M}: with M large a unit with g = M is switched off (eq. 31).
 
-    ``rate`` is the probability of M. Only hidden layers are tilted by default.
+    Only hidden layers are tilted by default.
+
+    Args:
+        rate: the probability of M, in [0, 1).
+        M: the tilt that switches a unit off, positive.
+        output: whether z_L is tilted too.
+        options: ``generator`` of :class:`~lnn_core.tilts.Tilt`.
+
+    Raises:
+        ValueError: a rate outside [0, 1), or M that is not positive.
     """
 
     def __init__(self, rate: float, M: float = 100.0, *, output: bool = False, **options):

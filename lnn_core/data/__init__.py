@@ -69,7 +69,10 @@ class Dataset:
         """Draw ``n`` training samples without replacement.
 
         The draw depends on n, the seed and the data set only, so that methods compared at one seed
-        see the same samples. ValueError unless 1 ≤ n ≤ the number of training samples.
+        see the same samples.
+
+        Raises:
+            ValueError: not 1 ≤ n ≤ the number of training samples.
         """
         available = len(self.train.y)
         if not 1 <= n <= available:
@@ -239,7 +242,7 @@ def _digits(notice: str | None = None) -> Dataset:
 
 
 def _to_split(images: np.ndarray, labels: np.ndarray) -> Split:
-    """Bytes 0…255 to floats in [0, 1], one image a row."""
+    """Bytes 0…255 to floats in [0, 1], one image per row."""
     x = images.reshape(len(images), -1).astype(np.float32)
     x /= 255
     return Split(torch.from_numpy(x), torch.from_numpy(labels.astype(np.int64)))
@@ -296,7 +299,7 @@ def _cache() -> str:
 def _file(variable: str, default: Callable[[], str | None], folder: str, file: _File,
           tried: list[str]) -> Path | None:
     """Where a file is, or belongs, below the folder that an environment variable names; None
-    where that is no place. What was looked for in vain is added to ``tried``."""
+    where that is not a place. What was sought in vain is added to ``tried``."""
     root = os.environ.get(variable)
     try:
         root = root or default()

@@ -58,10 +58,13 @@ def load(*, colour: bool = True, quiet: bool | None = None) -> Dataset:
     Values are in [0, 1]. In colour an image has 3,072 of them, the red plane first, then
     green and blue, each row by row; in grey it has 1,024, 0.299 R + 0.587 G + 0.114 B.
 
-    Raises
-    ------
-    DataUnavailable : no source has the six files or the archive.
-    DataCorrupted : a file of the folder, or an archive, is not the official one.
+    Args:
+        colour: False converts to grey.
+        quiet: True hides a download's progress bar, False shows it, None shows it on a terminal.
+
+    Raises:
+        DataUnavailable: no source has the six files or the archive.
+        DataCorrupted: a file of the folder, or an archive, is not the official one.
     """
     batches, origin = _batches(quiet)
     return Dataset(
@@ -113,7 +116,7 @@ def _unpacked(payload: bytes, file: _File) -> list[np.ndarray]:
 
 
 def _records(payload: bytes, file: _File) -> np.ndarray:
-    """A batch as (n, 3073) bytes, an image a row; DataCorrupted unless it is the official one."""
+    """A batch as (n, 3073) bytes, one image per row; DataCorrupted unless it is the official one."""
     _check(payload, file)
     return np.frombuffer(payload, np.uint8).reshape(-1, 1 + 3 * _PIXELS)
 

@@ -48,7 +48,7 @@ class File(NamedTuple):
     @property
     def largest(self) -> int:
         """The most bytes that the .gz file can have: what deflate cannot shrink it stores, five
-        bytes a block of many thousand; a kilobyte is enough for gzip's header and trailer."""
+        bytes per block of many thousand; a kilobyte is enough for gzip's header and trailer."""
         return self.size + self.size // 1000 + 1024
 
 

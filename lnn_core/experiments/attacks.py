@@ -48,17 +48,17 @@ def minimal_perturbations(net: nn.Module, x: Tensor, attacks: Sequence[str] | No
     so: ``bisections`` halvings of the segment. Infinite where an attack finds nothing. Of
     the type of the judge's parameters.
 
-    Parameters
-    ----------
-    net : any classifier that is differentiable in x; it is copied, not touched.
-    x : images, shape (batch, d).
-    attacks : names from ``ATTACKS``; None takes all.
-    judge : the network whose predictions count, such as a more exact copy (default: net).
+    Args:
+        net: any classifier that is differentiable in x; it is copied, not touched.
+        x: images, shape (batch, d).
+        attacks: names from ``ATTACKS``; None takes all.
+        bounds: the least and the greatest value of a pixel.
+        bisections: halvings of the segment from x to x′.
+        judge: the network whose predictions count, such as a more exact copy (default: net).
 
-    Raises
-    ------
-    ValueError : an unknown attack, or x outside the bounds.
-    TypeError : an argument of another kind.
+    Raises:
+        ValueError: an unknown attack, or x outside the bounds.
+        TypeError: an argument of another kind.
     """
     judge = net if judge is None else judge
     for name, value in (("net", net), ("judge", judge)):
@@ -86,13 +86,14 @@ def minimal_perturbations(net: nn.Module, x: Tensor, attacks: Sequence[str] | No
 def evaluate_attacks(net: nn.Module, judge: nn.Module, split: Split, radius: Tensor) -> dict:
     """Certified radii beside the smallest changes that attacks found, as records keep them.
 
-    Parameters
-    ----------
-    net, judge : as in :func:`minimal_perturbations`.
-    radius : shape (batch,): changes of the split's images that are shorter are certified.
+    Args:
+        net: the network that attacks see.
+        judge: the network whose predictions count, as in :func:`minimal_perturbations`.
+        split: the images and their labels.
+        radius: shape (batch,): changes of the split's images that are shorter are certified.
 
-    Returns ``radius`` and ``correct`` (whether the judge reads the image rightly), one value
-    an image; ``distance``, for each attack a list of lengths, None where it failed; and a
+    Returns ``radius`` and ``correct`` (whether the judge classifies the image correctly), one
+    value per image; ``distance``, for each attack a list of lengths, None where it failed; and a
     ``summary``: ``attack``, the median length of the smallest change found, and ``closest``,
     the smallest quotient of such a length and its radius, which a right certificate keeps
     above 1. (None where not enough attacks succeed.)

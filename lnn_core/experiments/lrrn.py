@@ -1,10 +1,10 @@
 """The experiments of Høier and Zach (2020) as recorded runs, and the lists of them.
 
 The paper names sizes, data sets and results, trains by stochastic gradient descent and infers
-by coordinate descent; here it is Adam and :class:`SpectralDescent`. The paper leaves open the
-number of epochs (but for CIFAR-10), batch size, learning rate, initial weights, weight decay and
-how pretraining is done (its supplement is not public): the defaults below are ours, and a page
-that shows a number says so.
+by coordinate descent; here it is Adam and :class:`~lnn_core.lrrn.SpectralDescent`. The paper
+leaves open the number of epochs (but for CIFAR-10), batch size, learning rate, initial weights,
+weight decay and how pretraining is done (its supplement is not public): the defaults below are
+ours, and a page that shows a number says so.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CIFAR = {"cifar-10-grey": False, "cifar-10-colour": True}
 ACTIVATIONS = {"identity": Identity, "relu": ReLU}
 #: Where certified accuracy is recorded.
 RADII = tuple(i / 10 for i in range(21))
-#: Validation images at which the largest Jacobian is looked for.
+#: Validation images at which the largest Jacobian is searched.
 LOOKED_AT = 500
 #: For radii in float32; what is left of the way after 100 passes is taken off the radius.
 _CLOSE = SpectralDescent(1e-5, max_passes=100)
@@ -54,8 +54,9 @@ def _dataset(name: str) -> Dataset:
 class Training(Recorded):
     """What both kinds of run share.
 
-    samples : training samples, drawn with the seed; None takes all.
-    init : see :class:`LRRN`.
+    Args:
+        samples: training samples, drawn with the seed; None takes all.
+        init: see :class:`~lnn_core.lrrn.LRRN`.
     """
 
     dataset: str = "mnist"
@@ -91,7 +92,7 @@ class Training(Recorded):
 
 def _train(net: LRRN, loss: EnergyLoss, train: Split, groups: list[dict], run: Training,
            epochs: int, measure: Callable[[], dict[str, float]]) -> dict[str, list[float]]:
-    """Adam for so many epochs; after each, the epoch's means and what ``measure`` returns."""
+    """Adam for this many epochs; after each, the epoch's means and what ``measure`` returns."""
     optimizer = torch.optim.Adam(groups, lr=run.learning_rate, fused=True)
     order, history = seeded_generator(run.seed, f"batches of {type(loss).__name__}"), defaultdict(list)
     for _ in range(epochs):
@@ -111,16 +112,17 @@ class Classification(Training):
     (ours), and ``radius``, the median over test images of the radius that the former
     certifies. ``result`` describes the epoch with the best validation accuracy (the first of
     equals): its place in the history; ``lower``, the largest ‖∂z_L*/∂x‖₂ over validation
-    images; ``certified``, the share of test images read rightly and with a radius above each of
-    ``RADII``; and, where images are attacked, ``attack``, the median length of the smallest
-    change that was found, and ``closest``, the smallest quotient of such a length and its
+    images; ``certified``, the share of test images classified correctly and with a radius above
+    each of ``RADII``; and, where images are attacked, ``attack``, the median length of the
+    smallest change that was found, and ``closest``, the smallest quotient of such a length and its
     radius, which the certificate says is never below 1. ``attacks`` has all of those lengths.
 
-    decay : weight decay on W_{L−1} alone, Adam's L2 term (no measure of a decay under SGD). It
-        sets the balance of accuracy and Lipschitz constant.
-    pretraining : epochs of the unsupervised loss (18) before, on all layers jointly. (The
-        output layer, free and without reconstruction, learns nothing from it.)
-    attacked : so many of the first test images are attacked at the best epoch.
+    Args:
+        decay: weight decay on W_{L−1} alone, Adam's L2 term (no measure of a decay under SGD). It
+            sets the balance of accuracy and Lipschitz constant.
+        pretraining: epochs of the unsupervised loss (18) before, on all layers jointly. (The output
+            layer, free and without reconstruction, learns nothing from it.)
+        attacked: how many test images, the first ones, are attacked at the best epoch.
     """
 
     kind = "Classification"
@@ -138,7 +140,7 @@ class Classification(Training):
 
     @property
     def cost(self) -> float:
-        """About how many images are looked at, in units of an MNIST image in training."""
+        """About how many images are used, in units of an MNIST image in training."""
         images = self.samples or {"kmnist": 6e3, "digits": 1e3}.get(self.dataset, 5e4)
         return images * (self.epochs + (self.pretraining or 0) / 3) + 300 * (self.attacked or 0)
 
@@ -200,7 +202,7 @@ def exact(net: LRRN) -> LRRN:
 
 
 def certified_accuracy(right: Tensor, radius: Tensor) -> list[float]:
-    """For each of ``RADII``, the share of images read rightly and with a larger radius."""
+    """For each of ``RADII``, the share of images classified correctly and with a larger radius."""
     return [int((right & (radius > r)).sum()) / len(right) for r in RADII]
 
 
@@ -227,7 +229,8 @@ class Reconstruction(Training):
     with the mean and variance of each pixel over the training images (not clipped);
     ``filters`` holds W_0 for :func:`filters`.
 
-    bias : False trains without the biases b and c; None with them.
+    Args:
+        bias: False trains without the biases b and c; None with them.
     """
 
     kind = "Reconstruction"
@@ -290,7 +293,7 @@ def gaussian(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
 
 def packed(W: Tensor) -> dict:
-    """A matrix in a byte a number: rows are ``scale`` times whole numbers in −127…127."""
+    """A matrix with one byte per number: rows are ``scale`` times whole numbers in −127…127."""
     W = W.detach()
     scale = W.abs().amax(1).clamp_min(torch.finfo(W.dtype).tiny) / 127
     values = (W / scale[:, None]).round().to(torch.int8)
@@ -324,7 +327,7 @@ def figure1(seeds: Iterable[int] = SEEDS) -> list[Reconstruction]:
 
 
 def table1(seeds: Iterable[int] = SEEDS) -> list[Reconstruction]:
-    """Energies, one row a data set."""
+    """Energies, one row per data set."""
     return [Reconstruction(name, seed, epochs=EPOCHS[name]) for seed in seeds for name in DATASETS]
 
 

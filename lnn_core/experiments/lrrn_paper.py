@@ -46,7 +46,8 @@ def geometric_mean_ratio(ours: dict[tuple[str, str], float],
                    theirs: dict[tuple[str, str], float]) -> float:
     """exp of the mean of |log(ours/theirs)| over the cells of theirs; 1 if all are equal.
 
-    Raises KeyError where ours lacks a cell.
+    Raises:
+        KeyError: ours lacks a cell.
     """
     logs = [abs(math.log(ours[key] / value)) for key, value in theirs.items()]
     return math.exp(sum(logs) / len(logs))

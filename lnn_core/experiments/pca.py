@@ -20,8 +20,9 @@ from .records import Recorded
 class PrincipalModes(Recorded):
     """PCA of a data set's training images, the mean taken off.
 
-    The record holds the ``count`` leading modes for :func:`~.experiments.filters` (rows of
-    length 1, largest variance first) and the share of the ``variance`` along each.
+    The record holds the ``count`` leading modes for
+    :func:`~lnn_core.experiments.lrrn.filters` (rows of length 1, largest variance first) and the
+    share of the ``variance`` along each.
     """
 
     kind = "PrincipalModes"

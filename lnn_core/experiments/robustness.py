@@ -1,4 +1,4 @@
-"""Robust by training: lifted networks measured as the LRRNs of :mod:`lnn_core.lrrn` are.
+"""Robust by training: lifted networks measured as the LRRNs of :class:`~lnn_core.lrrn.LRRN` are.
 
 Sizes, data and the optimizer's settings are those of
 :class:`~lnn_core.experiments.lrrn.Classification`, the record of a network that is robust by
@@ -31,18 +31,19 @@ from .training import History
 class Robustness(Recorded):
     """A lifted network that a method trains, and how far its inputs may move.
 
-    To the record of its :class:`~lnn_core.experiments.Run`, the ``history`` adds, epoch by
+    To the record of its :class:`~lnn_core.experiments.runs.Run`, the ``history`` adds, epoch by
     epoch, ``lipschitz``, the certified upper bound of :mod:`lnn_core.lipschitz`, and
     ``radius``, the median over test images of the radius it certifies (all radii are recorded
     as 0 where a network has collapsed, so that its bound is 0). ``result`` describes
     the best validated epoch: also ``lower``, the largest ‖∂z_L/∂x‖₂ at validation images,
-    ``trivial``, the product of the layers' norms, ``certified``, the share of test images read
-    rightly and with a radius above each of ``lrrn.experiments.RADII``, and ``attack`` and
+    ``trivial``, the product of the layers' norms, ``certified``, the share of test images
+    classified correctly and with a radius above each of ``experiments.lrrn.RADII``, and ``attack`` and
     ``closest`` of :func:`lnn_core.experiments.attacks.evaluate_attacks`, whose lists are in ``attacks``.
     ``result`` is None where the first epoch diverges.
 
-    method, beta, alpha, samples, hidden, epochs, batch, learning_rate, init : see ``Run``.
-    attacked : so many of the first test images are attacked at the best epoch; None: none.
+    Args:
+        dataset: see :class:`~lnn_core.experiments.runs.Run`, as for all other settings.
+        attacked: how many test images, the first ones, are attacked at the best epoch; None: none.
     """
 
     kind = "Robustness"
@@ -76,7 +77,7 @@ class Robustness(Recorded):
 
     @property
     def cost(self) -> float:
-        """About how many images are looked at."""
+        """About how many images are used."""
         return self.samples * self.epochs + 300 * (self.attacked or 0)
 
     def prepare(self) -> None:

@@ -33,20 +33,40 @@ SOLVERS = {"shooting": Shooting, "tight": partial(Shooting, 1e-6), "paper": Pape
 
 @dataclass(frozen=True)
 class Run(Recorded):
-    """The configuration of one run. Settings that its method does not use become None,
-    so that runs which cannot differ have the same record. Others may be None where that is
-    their default; ValueError for those, and for settings out of bounds.
+    """The configuration of one training run.
 
-    patience : see ``training.fit``; None trains for all ``epochs``.
-    tilt_output : False tilts hidden layers only; None tilts all.
-    standardise : True subtracts the mean of the training samples' values from all images and
-        divides by their standard deviation; None leaves images in [0, 1].
-    omit_unbounded : True leaves samples whose energy is found unbounded out of each mini-batch's
-        mean; None keeps them, at the value where inference stopped.
-    clip : the largest norm of a mini-batch's gradient; None does not clip. Both from the epoch
-        on in which the method takes over from back-propagation.
-    lipschitz : after every epoch, bracket the Lipschitz constant, with a lower bound from so
-        many validation images (see ``lipschitz.bracket``).
+    Settings that its method does not use become None, so that runs which cannot differ have the
+    same record. Others may be None only where that is their default.
+
+    Args:
+        dataset: "mnist", "fashion-mnist", "kmnist" or "digits".
+        samples: the number of training samples, drawn with the seed.
+        seed: decides samples, weights, batches, attacks and tilts.
+        method: "backprop", "rovr", "arovr", "arovr_ab" or "arovr_abg".
+        beta: β of the objective.
+        alpha: α of the targeted objectives.
+        tilt_sd: the standard deviation of the tilts.
+        gamma: γ_1, …, γ_L of a reweighted potential; None for all 1.
+        solver: "shooting", "tight" (tolerance 1e-6) or "paper" (20 sweeps).
+        hidden: sizes of the hidden layers.
+        init: see :class:`~lnn_core.LiftedNetwork`.
+        batch: samples per mini-batch.
+        epochs: the most epochs with the method.
+        pretraining: epochs of back-propagation before.
+        learning_rate: Adam's.
+        patience: see ``training.fit``; None trains for all ``epochs``.
+        tilt_output: False tilts hidden layers only; None tilts all.
+        standardise: True subtracts the mean of the training samples' values from all images and
+            divides by their standard deviation; None leaves images in [0, 1].
+        omit_unbounded: True leaves samples whose energy is found unbounded out of each mini-batch's
+            mean; None keeps them, at the value where inference stopped.
+        clip: the largest norm of a mini-batch's gradient; None does not clip. Both from the epoch
+            on in which the method takes over from back-propagation.
+        lipschitz: after every epoch, bracket the Lipschitz constant, with a lower bound from this
+            many validation images (see ``lipschitz.bracket``).
+
+    Raises:
+        ValueError: settings out of bounds, or None where a value is needed.
     """
 
     kind = "Run"
@@ -97,7 +117,7 @@ class Run(Recorded):
 
     @property
     def cost(self) -> float:
-        """How many times a sample is looked at, at most."""
+        """The number of times a sample is used in training, at most."""
         return self.samples * (self.pretraining + self.epochs)
 
     def objective(self) -> Objective:

@@ -36,7 +36,14 @@ PAPER_TABLE_1: dict[tuple[str, str, bool], tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Summary:
-    """A sample of per-seed results, in the unit they came in; ValueError where there is none."""
+    """A sample of per-seed results, in the unit they came in.
+
+    Attributes:
+        values: one result per seed.
+
+    Raises:
+        ValueError: no values.
+    """
 
     values: tuple[float, ...]
 
@@ -87,9 +94,10 @@ class Summary:
 class Comparison:
     """One sample of results against another, seed by seed.
 
-    difference : the paired differences.
-    probability : of improvement: the share of all pairs of seeds, equal or not, in which the
-        first result is the larger one (ties count half). ½ means no difference.
+    Attributes:
+        difference: the paired differences.
+        probability: of improvement: the share of all pairs of seeds, equal or not, in which the
+            first result is the larger one (ties count half). ½ means no difference.
     """
 
     difference: Summary
@@ -130,7 +138,8 @@ class Comparison:
 def compare(cell: dict[int, float], reference: dict[int, float]) -> Comparison:
     """Results by seed against others (same seed: same samples and initial weights).
 
-    Raises ValueError where the two do not have the same seeds, or none.
+    Raises:
+        ValueError: the two do not have the same seeds, or none.
     """
     if not cell or cell.keys() != reference.keys():
         raise ValueError(f"seeds {sorted(cell)} and {sorted(reference)} cannot be paired")
@@ -155,8 +164,10 @@ def adjusted(comparisons: Sequence[Comparison]) -> list[float]:
 def group(records: Iterable[dict]) -> dict[tuple[str, str, bool], dict[int, float]]:
     """Test accuracies in per cent by (data set, method, pretrained) and seed.
 
-    Runs that diverged in their first epoch, without a result, are left out. Raises ValueError
-    for a second record of the same cell and seed: other settings make other tables.
+    Runs that diverged in their first epoch, without a result, are left out.
+
+    Raises:
+        ValueError: a second record of the same cell and seed: other settings make other tables.
     """
     cells: dict[tuple[str, str, bool], dict[int, float]] = {}
     for record in records:
@@ -194,7 +205,7 @@ def _unbroken(text: str) -> str:
 
 
 def table_1(records: Iterable[dict], dataset: str, names: dict[str, str]) -> str:
-    """Table 1 for one data set, a row a method: the paper's figure beside ours.
+    """Table 1 for one data set, one row per method: the paper's figure beside ours.
 
     ``names`` gives the methods' names and their order.
     """

@@ -47,17 +47,20 @@ def accuracy(net: LiftedNetwork, split: Split) -> float:
 
 @dataclass
 class History:
-    """One list an epoch count long for each quantity; epochs are numbered from 1.
+    """For each quantity a list with one entry per epoch; epochs are numbered from 1.
 
-    objective : mean of the training objective over the epoch's mini-batches.
-    train, validation, test : accuracies (0…1) of the forward pass after the epoch.
-    passes : mean inference passes.
-    gap : mean of the estimated relative gaps to inference's optimum, over the samples whose
-        energy was not found unbounded (0 where nothing is inferred, None where none is left).
-    converged : share of samples whose own gap is within the solver's tolerance.
-    unbounded : share of samples whose energy was proved to have no minimum.
-    gradient, largest_gradient : median and maximum of the mini-batches' gradient norms, before
-        clipping.
+    Attributes:
+        objective: mean of the training objective over the epoch's mini-batches.
+        train: accuracy (0…1) of the forward pass on training samples after the epoch.
+        validation: the same on validation samples.
+        test: the same on test samples.
+        passes: mean inference passes.
+        gap: mean of the estimated relative gaps to inference's optimum, over the samples whose
+            energy was not found unbounded (0 where nothing is inferred, None where none is left).
+        converged: share of samples whose own gap is within the solver's tolerance.
+        unbounded: share of samples whose energy was proved to have no minimum.
+        gradient: median of the mini-batches' gradient norms, before clipping.
+        largest_gradient: their maximum.
     """
 
     objective: list[float] = field(default_factory=list)
@@ -95,14 +98,20 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
                 clip: float | None = None) -> Epoch:
     """One pass over the samples in random order, the last short batch included.
 
-    omit_unbounded : average each mini-batch over the samples whose energy was not found
-        unbounded; a mini-batch in which none is left changes nothing.
-    clip : the largest norm of a mini-batch's gradient; a longer one is shortened to it.
+    Args:
+        net: the network, changed in place.
+        objective: the training loss.
+        train: training samples.
+        optimizer: a torch optimizer of the network's parameters.
+        batch: samples per mini-batch.
+        generator: draws the order of the samples.
+        omit_unbounded: average each mini-batch over the samples whose energy was not found
+            unbounded; a mini-batch in which none is left changes nothing.
+        clip: the largest norm of a mini-batch's gradient; a longer one is shortened to it.
 
-    Raises
-    ------
-    TypeError : an argument of another kind.
-    ValueError : batch below 1, clip not positive, samples that do not fit the network.
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: batch below 1, clip not positive, samples that do not fit the network.
     """
     _check_epoch(net, objective, batch, generator, omit_unbounded, clip)
     expect("optimizer", optimizer, torch.optim.Optimizer, "an optimizer such as torch.optim.Adam")
@@ -158,19 +167,25 @@ def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Spli
         on_epoch: Callable[[int, History], None] | None = None) -> History:
     """Train in place with Adam.
 
-    Parameters
-    ----------
-    epochs : the most epochs.
-    patience : stop once the best validation accuracy is this many epochs old.
-    generator : draws the order of the samples.
-    omit_unbounded, clip : see :func:`train_epoch`.
-    on_epoch : called with the epoch (from 1) and the history so far.
+    Args:
+        net: the network, changed in place.
+        objective: the training loss.
+        train: training samples.
+        validation: samples that choose the epoch.
+        test: samples that are only measured.
+        epochs: the most epochs.
+        batch: samples per mini-batch.
+        learning_rate: Adam's.
+        patience: stop once the best validation accuracy is this many epochs old.
+        generator: draws the order of the samples.
+        omit_unbounded: see :func:`train_epoch`.
+        clip: see :func:`train_epoch`.
+        on_epoch: called with the epoch (from 1) and the history so far.
 
-    Raises
-    ------
-    TypeError : an argument of another kind.
-    ValueError : epochs, patience or batch below 1, clip or learning_rate not positive, samples
-        that do not fit the network. All before any computing.
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: epochs, patience or batch below 1, clip or learning_rate not positive, samples
+            that do not fit the network. All before any computing.
     """
     splits = {"train": train, "validation": validation, "test": test}
     _check_epoch(net, objective, batch, generator, omit_unbounded, clip)
@@ -220,7 +235,9 @@ def _check_split(name: str, net: LiftedNetwork | LRRN, split: Split, *,
                  targets: bool = True, labels: bool = False) -> None:
     """TypeError or ValueError unless samples fit the network, and labels or targets do.
 
-    targets : whether y matters at all; ``labels``: whether it has to be labels.
+    Args:
+        targets: whether y matters at all.
+        labels: whether it has to be labels.
     """
     expect(name, split, Split, "a Split of samples x and labels y")
     try:

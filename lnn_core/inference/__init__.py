@@ -46,7 +46,7 @@ def forward_point(net: LiftedNetwork, x: Tensor, energy: Energy,
 @torch.no_grad()
 def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | None = None,
              rows: Tensor | None = None) -> tuple[Iterate, Report]:
-    """:func:`infer`, with all that is known about where it ended.
+    """:func:`~lnn_core.infer`, with all that is known about where it ended.
 
     Input is not checked again. The energy may be that of these ``rows`` of x, which may
     repeat: their forward pass is computed once.
@@ -64,20 +64,19 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
           solver: Solver | None = None) -> tuple[Activations, Report]:
     """Activations that minimise the energy, starting from the forward pass.
 
-    Parameters
-    ----------
-    net, x : the network and its input, shape (batch, d_0).
-    energy : what to minimise, such as ``FenchelYoung() - 0.25 * Euclidean(y)``.
-    solver : default ``Shooting()``; ``PaperSweeps()`` for the paper's 20 passes.
+    Args:
+        net: the network.
+        x: its input, shape (batch, d_0).
+        energy: what to minimise, such as ``FenchelYoung() - 0.25 * Euclidean(y)``.
+        solver: default ``Shooting()``; ``PaperSweeps()`` for the paper's 20 passes.
 
-    Returns
-    -------
-    z, report : [x, z_1, …, z_L] without autograd history, and a :class:`Report`.
+    Returns:
+        (z, report): [x, z_1, …, z_L] without autograd history, and a :class:`Report`.
 
-    Raises
-    ------
-    TypeError, ValueError : x or the energy does not fit the network (before any computing).
-    InferenceDiverged : activations that are no longer finite.
+    Raises:
+        TypeError: an argument of another kind (before any computing).
+        ValueError: x or the energy does not fit the network (before any computing).
+        InferenceDiverged: activations that are no longer finite.
     """
     given = x
     net, x = prepared(net, x)
@@ -92,7 +91,7 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
 
 
 def checked_solver(solver: Solver | None) -> Solver | None:
-    """The solver; TypeError where it is none, such as a text or a class instead of its instance."""
+    """The solver; TypeError for anything else, such as a class instead of its instance."""
     if solver is None:
         return None
     return expect_function("solver", solver, "a solver such as Shooting() or PaperSweeps()")

@@ -14,18 +14,19 @@ from ..potentials import Energy, FenchelYoung, LeastSquares, innermost
 
 
 class InferenceDiverged(RuntimeError):
-    """The activations ran away: the energy is, or looks, unbounded below."""
+    """The activations ran away: the energy is unbounded below, or seems to be."""
 
 
 @dataclass(frozen=True)
 class Iterate:
     """Activations and what they cause; lists are indexed by layer, entry 0 of a and e is None.
 
-    z : [x, z_1, …, z_L].
-    a : pre-activations a_k of shape (batch, d_k).
-    e : errors e_k = −∂U/∂a_k, shape (batch, d_k): the gradient of E with respect to W_kj is
-        −Σ e_k z_jᵀ, summed over the batch.
-    energy : E(z), shape (batch,).
+    Attributes:
+        z: [x, z_1, …, z_L].
+        a: pre-activations a_k of shape (batch, d_k).
+        e: errors e_k = −∂U/∂a_k, shape (batch, d_k): the gradient of E with respect to W_kj is
+            −Σ e_k z_jᵀ, summed over the batch.
+        energy: E(z), shape (batch,).
     """
 
     z: Activations
@@ -59,13 +60,16 @@ class Iterate:
 class Report:
     """What inference did, sample by sample.
 
-    passes : backward passes run.
-    gap : shape (batch,); an estimate, from what violates stationarity, of how far E(z) is
-        above the minimum that it is heading for, relative to ``scale``.
-    converged : shape (batch,); whether the gap is within the solver's tolerance.
-    unbounded : shape (batch,); samples along whose own direction E was found to fall forever.
-    infinite : shape (batch,); samples whose energy has no minimum: those, and all for which
-        their proof holds, too (:func:`without_minimum`). Their values are bounds of infinity.
+    Attributes:
+        passes: backward passes run.
+        gap: shape (batch,); an estimate, from what violates stationarity, of how far E(z) is above
+            the minimum that it is heading for, relative to ``scale``.
+        converged: shape (batch,); whether the gap is within the solver's tolerance.
+        unbounded: shape (batch,); samples along whose own direction E was found to fall
+            without end.
+        infinite: shape (batch,); samples whose energy has no minimum: those, and all for which
+            their proof holds, too (:func:`~lnn_core.inference.iterate.without_minimum`). Their
+            values are bounds of infinity.
 
     ``converged`` promises a local optimum next to the forward pass, to the tolerance as
     estimated. It promises neither that E has a minimum (see ``infinite``) nor that there is
@@ -119,7 +123,7 @@ Solver = Callable[[LiftedNetwork, Energy, Iterate], tuple[Iterate, Report]]
 
 @torch.no_grad()
 def residual(net: LiftedNetwork, energy: Energy, now: Iterate) -> Tensor:
-    """‖z − z⁺‖, shape (batch,), for the z⁺ with which every layer would answer the others.
+    """‖z − z⁺‖, shape (batch,), where z⁺_k is the best answer of layer k to the others.
 
     z⁺_k = argmin over z of D_k(z, a_k) − zᵀ Σ W_k′kᵀ e_k′ [+ h for k = L], all layers at
     once. It is the step of a projected gradient: zero exactly where E is stationary, and

@@ -59,11 +59,10 @@ TESTED_AFTER = {2**i for i in range(2, 20)}
 class Shooting:
     """Never increases the energy; stops when the mean relative gap is at most ``tolerance``.
 
-    Parameters
-    ----------
-    tolerance : of the mean over the batch of the gap, as estimated (see ``Report``).
-    max_passes : the most passes.
-    every : stop only when each sample's gap is within the tolerance.
+    Args:
+        tolerance: of the mean over the batch of the gap, as estimated (see ``Report``).
+        max_passes: the most passes.
+        every: stop only when each sample's gap is within the tolerance.
 
     A pass that would raise a sample's energy is taken back; that sample's next one is a
     sweep of eq. (17) with a step short enough to descend. A sample whose energy is found to
@@ -98,9 +97,13 @@ class Shooting:
     @staticmethod
     def iterate(net: LiftedNetwork, energy: Energy, start: Iterate, *,
                 omega: float | None = None) -> Iterator[ShootingState]:
-        """The state after each pass, without end: always the same object, brought up to date.
+        """The state after each pass, without end: always the same object, updated.
 
-        omega : the relaxation factor of the first pass (default: from the Rayleigh quotient).
+        Args:
+            net: the network.
+            energy: what to minimise.
+            start: where to start, such as ``inference.forward_point(net, x, energy)``.
+            omega: the relaxation factor of the first pass (default: from the Rayleigh quotient).
         """
         state = ShootingState(net, energy, start, omega)
         while True:
@@ -122,10 +125,11 @@ class Sweep(NamedTuple):
 class Signals(NamedTuple):
     """What a pass down computes; lists are indexed by layer, None where there is nothing.
 
-    p : the signals to hidden layers, (batch, d_k).
-    z : their answers, given the pre-activations of the last pass.
-    e : the errors of the answers, and e[L] = λ.
-    decrease : (batch,), what the blocks of a full sweep gain, each by itself: Σ ½‖Δz_k‖².
+    Attributes:
+        p: the signals to hidden layers, (batch, d_k).
+        z: their answers, given the pre-activations of the last pass.
+        e: the errors of the answers, and e[L] = λ.
+        decrease: (batch,), what the blocks of a full sweep gain, each by itself: Σ ½‖Δz_k‖².
     """
 
     p: list[Tensor | None]

@@ -25,9 +25,18 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
         z_k ← argmin over z of  D_k(z, a_k) − zᵀ Σ_{k′>k} W_k′kᵀ e_k′   [+ h(z) for k = L]
 
     For the Fenchel–Young potential this is z_k = f_k(a_k + (1/γ_k) Σ γ_k′ W_k′kᵀ
-    (z_k′ − f_k′(a_k′))). A ``step`` below 1, one a sample, shape (batch, 1), goes only
-    that part of the way. ``a`` caches pre-activations between passes: what a pass did not
-    change is not computed again. Returns ‖Δz‖/step, shape (batch,).
+    (z_k′ − f_k′(a_k′))).
+
+    Args:
+        net: the network.
+        energy: E(z) = U(z; x) + h(z_L).
+        z: [x, z_1, …, z_L], changed in place.
+        a: pre-activations a_k, kept between passes: what a pass did not change is not computed
+            again. Changed in place, too; None where there is nothing to keep.
+        step: a number or shape (batch, 1); below 1 goes only that part of the way.
+
+    Returns:
+        ‖Δz‖/step, shape (batch,).
     """
     h = energy.output
     a = [None] * (net.depth + 1) if a is None else a
@@ -52,7 +61,15 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
 
 @dataclass(frozen=True)
 class PaperSweeps:
-    """The procedure of Zach (2025), section 5, as we read it: ``passes`` full steps of (17)."""
+    """The procedure of Zach (2025), section 5, as we read it: ``passes`` full steps of (17).
+
+    Args:
+        passes: how many backward passes.
+        tolerance: the relative gap within which ``Report.converged`` is True; it stops nothing.
+
+    Raises:
+        ValueError: fewer than one pass, or a tolerance that is negative.
+    """
 
     passes: int = 20
     tolerance: float = 1e-3
@@ -64,7 +81,7 @@ class PaperSweeps:
 
     def __call__(self, net: LiftedNetwork, energy: Energy,
                  start: Iterate) -> tuple[Iterate, Report]:
-        """Where the passes end; raises InferenceDiverged if that is not finite."""
+        """Where the passes end, and a report; InferenceDiverged if that is not finite."""
         z, a = list(start.z), list(start.a)
         for _ in range(self.passes):
             sweep(net, energy, z, a)

@@ -125,14 +125,14 @@ def certified_radius(net: LRRN, x: Tensor, *, rho: float | None = None,
     m_x between them, which takes ‖Δz_L‖ ≥ m_x/√2, and ‖Δz_L‖ ≤ ρ‖Δx‖. What inference may
     have left of the way to z_L* is taken off: ‖z_L − z_L*‖² ≤ 2·gap·λ_max((H⁻¹)_LL).
 
-    Parameters
-    ----------
-    rho : the Lipschitz constant; default ``lipschitz(net)``.
-    solver : default ``SpectralDescent(1e-5)``.
+    Args:
+        net: the network.
+        x: shape (batch, d_0).
+        rho: the Lipschitz constant; default ``lipschitz(net)``.
+        solver: default ``SpectralDescent(1e-5)``.
 
-    Raises
-    ------
-    ValueError : a network with one output, or ρ not positive.
+    Raises:
+        ValueError: a network with one output, or ρ not positive.
     """
     expect("net", net, LRRN, "an LRRN")
     outputs = net.sizes[-1]

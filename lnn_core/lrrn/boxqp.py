@@ -107,11 +107,12 @@ class BoxQP:
 
 @dataclass(frozen=True)
 class QPReport:
-    """What a solver did; one entry a sample.
+    """What a solver did; one entry per sample.
 
-    passes : products with H, or sweeps over all units.
-    residual : ‖s‖_{H⁻¹}, zero exactly at the minimum, and at least ‖z − z*‖_H.
-    converged : whether the residual is at most ``tolerance``·‖z‖_H.
+    Attributes:
+        passes: products with H, or sweeps over all units.
+        residual: ‖s‖_{H⁻¹}, zero exactly at the minimum, and at least ‖z − z*‖_H.
+        converged: whether the residual is at most ``tolerance``·‖z‖_H.
     """
 
     passes: int
@@ -176,7 +177,7 @@ class SpectralDescent:
     each with an exact line search that stops at the box. p is a descent direction for
     every α > 0, hence the method converges from any start; it can meet many bounds at once.
     Once they are the right ones, d makes the passes conjugate gradients on the units
-    inside. α, one a sample, is a Barzilai–Borwein quotient of the last move: twice the
+    inside. α, one per sample, is a Barzilai–Borwein quotient of the last move: twice the
     short one mᵀHm / ‖Hm‖², then the long one ‖m‖² / mᵀHm.
 
     Units without bounds are eliminated first, with one factorisation for the batch: what

@@ -44,7 +44,7 @@ class _Minimiser(torch.autograd.Function):
 
     @staticmethod
     def vmap(info, in_dims, H: Tensor, g: Tensor, lower: Tensor, upper: Tensor, solver: Solver):
-        """One program for the samples of all mapped calls, or one a call where H differs."""
+        """One program for the samples of all mapped calls, or one per call where H differs."""
         H, g, lower, upper = (
             part.expand(info.batch_size, *part.shape) if dim is None else part.movedim(dim, 0)
             for part, dim in zip((H, g, lower, upper), in_dims))

@@ -21,21 +21,20 @@ def infer(net: LRRN, x: Tensor, y: Tensor | None = None, *, solver: Solver | Non
           start: Activations | None = None) -> tuple[Activations, QPReport]:
     """argmin_z E(z; x): the free solution z*(x), or with y the clamped one, z_L = y (20).
 
-    Parameters
-    ----------
-    x : shape (batch, d_0).
-    y : labels (batch,) or targets (batch, d_L) inside C_L.
-    solver : ``SpectralDescent()`` (default) or ``CoordinateDescent()``, the paper's.
-    start : activations to start from, such as the free ones for the clamped.
+    Args:
+        net: the network.
+        x: shape (batch, d_0).
+        y: labels (batch,) or targets (batch, d_L) inside C_L.
+        solver: ``SpectralDescent()`` (default) or ``CoordinateDescent()``, the paper's.
+        start: activations to start from, such as the free ones for the clamped.
 
-    Returns
-    -------
-    z, report : [x, z_1, …, z_L] without autograd history, and a :class:`QPReport`.
+    Returns:
+        (z, report): [x, z_1, …, z_L] without autograd history, and a
+            :class:`~lnn_core.lrrn.QPReport`.
 
-    Raises
-    ------
-    ValueError : x, y or start does not fit the network (before any computing).
-    TypeError : an argument of another kind.
+    Raises:
+        ValueError: x, y or start does not fit the network (before any computing).
+        TypeError: an argument of another kind.
     """
     expect("net", net, LRRN, "an LRRN")
     check_input(net, x)

@@ -25,8 +25,10 @@ class RRLayer(nn.Module):
         z = (I + βWWᵀ)⁻¹ ( (1 + β)Wx + b + βWc ).
 
     x: (batch, d_in), z: (batch, d_out). W starts as in :class:`torch.nn.Linear`, its
-    entries from U(−1/√d_in, 1/√d_in); the biases start at zero. ValueError for a β that is
-    negative or sizes below 1.
+    entries from U(−1/√d_in, 1/√d_in); the biases start at zero.
+
+    Raises:
+        ValueError: a β that is negative, or sizes below 1.
     """
 
     def __init__(self, d_in: int, d_out: int, beta: float = 1.0, *,

@@ -32,26 +32,24 @@ from .implicit import minimiser
 class LRRN(nn.Module):
     """A lifted regression/reconstruction network; calling it gives the output z_L*(x).
 
-    Parameters
-    ----------
-    sizes : (d_0, d_1, …, d_L); d_0 is the input's dimension.
-    activation : the constraint set of the hidden layers, or one for each of them, as the
-        convex function of that name: ``ReLU()`` is z ≥ 0 (the default), ``Identity()`` no
-        constraint, ``Box(lower, upper)`` an interval.
-    output : the set of the output layer (default: ``Identity()``).
-    beta : β_k, one number for all layers or one a layer. Default: 1, …, 1, 0 as in
-        Corollary 2, non-expansive features under a plain regression layer.
-    gamma : the feedback parameter γ > 0 of (17).
-    bias : whether layers have the biases b and c.
-    init : ``"uniform"`` draws weights from U(−1/√fan_in, 1/√fan_in), ``"normal"`` from
-        N(0, 1/fan_in). Biases start at zero.
-    generator : the source of the initial weights (default: torch's global one).
+    Args:
+        sizes: (d_0, d_1, …, d_L); d_0 is the input's dimension.
+        activation: the constraint set of the hidden layers, or one for each of them, as the convex
+            function of that name: ``ReLU()`` is z ≥ 0 (the default), ``Identity()`` no constraint,
+            ``Box(lower, upper)`` an interval.
+        output: the set of the output layer (default: ``Identity()``).
+        beta: β_k, one number for all layers or one per layer. Default: 1, …, 1, 0 as in
+            Corollary 2, non-expansive features under a plain regression layer.
+        gamma: the feedback parameter γ > 0 of (17).
+        bias: whether layers have the biases b and c.
+        init: ``"uniform"`` draws weights from U(−1/√fan_in, 1/√fan_in), ``"normal"`` from N(0,
+            1/fan_in). Biases start at zero.
+        generator: the source of the initial weights (default: torch's global one).
 
-    Raises
-    ------
-    ValueError : fewer than two sizes, a size below 1, a negative β, γ not positive, or the
-        wrong number of sets or β.
-    TypeError : a set that is no box.
+    Raises:
+        ValueError: fewer than two sizes, a size below 1, a negative β, γ not positive, or the wrong
+            number of sets or β.
+        TypeError: a set that is not a box.
     """
 
     #: What the forward pass infers with (``infer`` and the losses have their own).
@@ -143,7 +141,8 @@ class LRRN(nn.Module):
     def residuals(self, z: Activations) -> list[tuple[Tensor, Tensor]]:
         """(z_k − W z_{k−1} − b, Wᵀz_k − z_{k−1} − c) of each layer: regression, reconstruction.
 
-        ValueError unless z = [x, z_1, …, z_L] fits the network.
+        Raises:
+            ValueError: z = [x, z_1, …, z_L] does not fit the network.
         """
         self.check_activations("z", z)
         return [(z[k] - nn.functional.linear(z[k - 1], W, b), z[k] @ W - z[k - 1] - c)
@@ -161,12 +160,13 @@ class LRRN(nn.Module):
 
         H, (n, n), does not depend on x: block k on the diagonal is γ^{k−1}(I + β_k W Wᵀ) +
         γ^k(W′ᵀW′ + β_{k+1}I), W′ being the weight of layer k + 1, and the block that joins
-        layers k and k − 1 is −γ^{k−1}(1 + β_k)W. It costs one small product a layer for a
+        layers k and k − 1 is −γ^{k−1}(1 + β_k)W. It costs one small product per layer for a
         whole batch; then a pass of inference is one product with H. (All blocks are stored,
         zeros too: at two or three layers that saves nothing, at L layers a factor L/3.)
         Differentiable in weights, biases and x.
 
-        ValueError for x that does not fit, and for parameters that are not finite.
+        Raises:
+            ValueError: x does not fit, or parameters are not finite.
         """
         check_input(self, x)
         self.check_parameters()
@@ -195,7 +195,8 @@ class LRRN(nn.Module):
         exact wherever no activation sits on a kink. Works under ``torch.func``'s transforms;
         :func:`~.bounds.jacobian` is the fast way to all Jacobians.
 
-        ValueError for x that does not fit, or what is not finite.
+        Raises:
+            ValueError: x does not fit, or something is not finite.
         """
         return minimiser(self.quadratic(x), self.solver)[:, -self.sizes[-1]:]
 

@@ -30,11 +30,11 @@ from .model import LRRN
 class EnergyLoss(ABC):
     """A loss: call it with a network, inputs and, where it needs them, labels or targets.
 
-    Parameters
-    ----------
-    solver : default ``SpectralDescent()``.
+    Args:
+        solver: default ``SpectralDescent()``.
 
-    ``report`` is the inference report of the last call.
+    Attributes:
+        report: the inference report of the last call.
     """
 
     #: Whether y matters; where it does not, it need not fit the network.
@@ -46,12 +46,15 @@ class EnergyLoss(ABC):
 
     def __call__(self, net: LRRN, x: Tensor, y: Tensor | None = None,
                  reduction: str = "mean") -> Tensor:
-        """The mean over the batch, or with ``reduction="none"`` one value a sample.
+        """The mean over the batch, or with ``reduction="none"`` one value per sample.
 
         Differentiable in the network's parameters, and in x, once: the activations are held
         fixed. A second derivative (``create_graph=True``, which all of ``torch.func`` uses)
-        raises RuntimeError; :meth:`LRRN.forward` has them. Raises ValueError or TypeError for
-        input that does not fit, before any computing.
+        raises RuntimeError; :meth:`~lnn_core.lrrn.LRRN.forward` has them.
+
+        Raises:
+            ValueError: input that does not fit, before any computing.
+            TypeError: input of another kind, before any computing.
         """
         if reduction not in ("mean", "none"):
             raise ValueError(f'reduction={reduction!r} must be "mean" or "none"')
@@ -62,7 +65,7 @@ class EnergyLoss(ABC):
 
     @abstractmethod
     def value(self, net: LRRN, x: Tensor, y: Tensor | None) -> Tensor:
-        """One value a sample, shape (batch,)."""
+        """One value per sample, shape (batch,)."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

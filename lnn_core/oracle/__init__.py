@@ -5,11 +5,11 @@ not convex, so a check of them is worth something only against an optimum that c
 missed. Here it is, for networks of at most four activations in all:
 
 * Identity, ReLU and Box: E is quadratic on each of finitely many polyhedra, and the
-  stationary point of every face of every polyhedron is computed (:func:`_stationary`);
+  stationary point of every face of every polyhedron is computed (``_stationary``);
 * any Tanh in the network: a dense grid, and pattern search from each of its local minima
-  (:func:`_grid`).
+  (``_grid``).
 
-Nothing here uses the library's solvers, and E is written a second time (:mod:`flat`); the
+Nothing here uses the library's solvers, and E is written a second time (``oracle.units``); the
 two must agree at the optimum.
 
     oracle.minimum(net, x, FenchelYoung() - 0.25 * Euclidean(y))
@@ -48,20 +48,18 @@ class Unbounded(InferenceDiverged):
 def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Activations]:
     """The least value of the energy and activations that attain it, for every sample.
 
-    Parameters
-    ----------
-    net, x : a float64 network of at most four activations; x of shape (batch, d_0).
-    energy : ``FenchelYoung()`` or ``LeastSquares()``, reweighted or tilted, plus a loss.
+    Args:
+        net: a float64 network of at most four activations.
+        x: shape (batch, d_0).
+        energy: ``FenchelYoung()`` or ``LeastSquares()``, reweighted or tilted, plus a loss.
 
-    Returns
-    -------
-    values, z : shape (batch,), differentiable in the weights with z held fixed (envelope
-        theorem); and [x, z_1, …, z_L].
+    Returns:
+        (values, z): shape (batch,), differentiable in the weights with z held fixed (envelope
+            theorem); and [x, z_1, …, z_L].
 
-    Raises
-    ------
-    ValueError : too many activations, another dtype, or input that does not fit.
-    Unbounded : an energy without a minimum (see :func:`growth`).
+    Raises:
+        ValueError: too many activations, another dtype, or input that does not fit.
+        Unbounded: an energy without a minimum (see :func:`growth`).
     """
     net, x = prepared(net, x)
     expect("energy", energy, Energy, "an Energy such as FenchelYoung() - 0.25 * Euclidean(y)")
@@ -129,7 +127,7 @@ def _faces(units: Units, sample: int):
     For each activation: where a lies (inside the interval, where f(a) = a; beyond an end,
     where f is constant; or exactly at an end) and, for Fenchel–Young, where z lies (free,
     or at an end). Returns, for all N combinations, the quadratic ½zᵀHz + cᵀz and the
-    equations Bz = r (two rows an activation, zero where there is no equation):
+    equations Bz = r (two rows per activation, zero where there is no equation):
     shapes (N, n, n), (N, n), (N, 2n, n), (N, 2n).
     """
     choices = [_choices(units, i, sample) for i in range(units.n)]

@@ -128,7 +128,7 @@ def infinite_by_k_and_finite(beta: float = 0.25) -> dict[str, float]:
 
 
 def chain(*weights: float, biases: tuple[float, ...]) -> LiftedNetwork:
-    """The ReLU network of one unit a layer."""
+    """The ReLU network of one unit per layer."""
     net = LiftedNetwork([1] * (len(weights) + 1), dtype=torch.float64)
     for parameters, values in ((net.weights, weights), (net.biases, biases)):
         for parameter, value in zip(parameters, values):

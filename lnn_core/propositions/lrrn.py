@@ -293,10 +293,11 @@ def undiscounted(net: LRRN) -> LRRN:
     Remark 2 says that (1) and (17) are equivalent in this way. Where weights reconstruct the
     scales above do not do it: layer k's regression wants z′_k = γ^{(k−1)/2} z_k, its
     reconstruction wants the factor γ^{(k−1)/2} on z_{k−1}. The two energies then differ, but
-    minimisers may still agree: :mod:`.lrrn_equivalence` says when, for L = 2.
+    minimisers may still agree: ``lrrn_equivalence`` says when, for L = 2.
 
-    Raises ValueError for β_k > 0 and k ≥ 2 and a set other than z ≥ 0 or all (boxes would
-    have to scale too).
+    Raises:
+        ValueError: β_k > 0 with k ≥ 2, or a set other than z ≥ 0 or all (boxes would have to scale
+            too).
     """
     expect("net", net, LRRN, "an LRRN")
     if any(net.beta[1:]):

@@ -15,7 +15,7 @@ singular vectors of W (and Q is 0 on what W does not see). So γ asks for other 
 of W and nothing else, and :func:`without_discount` finds them. What it cannot do is keep the
 outputs' directions in proportion: each is scaled by its own factor, a matrix T altogether.
 For one output T is a number; for several, scales of single units do not replace it
-(:func:`scales_are_not_enough`).
+(``scales_are_not_enough``).
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ def without_discount(net: LRRN) -> tuple[LRRN, float, Tensor]:
     the eigenvalue d·f(σ′)/f(σ) for each left singular vector of W_1: a number where all
     singular values but zero are equal, as for one output.
 
-    Raises ValueError unless L = 2, γ ≤ 1, β_2 > 0, z_1 ≥ 0 or free, and z_2 free. (For
-    β_2 = 0 see :func:`.theory.undiscounted`, which takes every depth.)
+    For β_2 = 0 see ``lnn_core.propositions.lrrn.undiscounted``, which takes every depth.
+
+    Raises:
+        ValueError: not (L = 2, γ ≤ 1, β_2 > 0, z_1 ≥ 0 or free, and z_2 free).
     """
     _check(net)
     (W0, W1), (b0, b1), (c0, c1) = (
@@ -139,7 +141,7 @@ def one_output_without_discount(draw):
 
 
 def scales_are_not_enough(gamma: float = 0.5, first: float = 1.0) -> LRRN:
-    """A network (17), 4-4-2 with β = (first, 1), that is no network (1) up to scales of units.
+    """A network (17), 4-4-2 with β = (first, 1), that is not a network (1) up to scales of units.
 
     W_1 has the singular values √3 and 1, the left singular vectors (1, ±1)/√2, and rows over
     four units whose null vectors are (1, 1, 1, 1) and (1, −1, 1, −1). The proof is on the page

@@ -1,4 +1,4 @@
-"""Random small networks and operators, on which :mod:`.theory` tries the paper's statements.
+"""Random small networks and operators, on which :mod:`.lrrn` tries the paper's statements.
 
 All is float64 and converged to about 1e-12; ``draw`` is the generator that decides everything.
 """

@@ -98,12 +98,13 @@ def draw(seed: int, *, shapes: tuple[Shape, ...] = SHAPES,
          clearance: float = 0.0) -> Toy:
     """The toy of a seed.
 
-    Parameters
-    ----------
-    shapes, activations, bases : what the network and its potential are drawn from. Hidden
-        layers share one activation; the output is linear.
-    fraction : β·κ_γ; by default drawn from [0.05, 0.95].
-    clearance : how far every pre-activation of the forward pass is from a kink, at least.
+    Args:
+        seed: decides everything.
+        shapes: lists of sizes, one of which is drawn.
+        activations: convex functions, one of which all hidden layers share; the output is linear.
+        bases: potentials, one of which is drawn.
+        fraction: β·κ_γ; by default drawn from [0.05, 0.95].
+        clearance: how far every pre-activation of the forward pass is from a kink, at least.
     """
     rng = np.random.default_rng(seed)
 

@@ -41,9 +41,8 @@ class Slider(traitlets.TraitType):
     number is refused. The slider's places are ``low + i·step``; with ``log=True`` they are
     ``low·step^i``, and ``step`` is a factor. An ``integer`` slider holds integers.
 
-    Raises
-    ------
-    ValueError : start outside [low, high], or a range that the steps do not fill.
+    Raises:
+        ValueError: start outside [low, high], or a range that the steps do not fill.
     """
 
     def __init__(self, start: float, low: float, high: float, step: float, label: str, *,

@@ -31,8 +31,11 @@ _BEFORE, _AFTER = 'document.currentScript.packed = "', '";\n'
 class Packed:
     """A chain of ReLU layers with a linear output, float64, and images to look at.
 
-    images : (n, d_0) in [0, 1]; names, labels : one a image.
-    kappa : κ of the network (``bounds.kappa``), which a page could not compute in a frame.
+    Attributes:
+        images: (n, d_0) in [0, 1].
+        names: one per image.
+        labels: one per image.
+        kappa: κ of the network (``bounds.kappa``), which a page could not compute in a frame.
     """
 
     net: LiftedNetwork
@@ -45,8 +48,9 @@ class Packed:
 def pack(net: LiftedNetwork, images: Tensor, names: list[str], labels: list[int]) -> bytes:
     """The bytes of the rounded network and of images in [0, 1], shape (n, d_0).
 
-    Raises ValueError for a network that is no chain with biases, images that do not fit it, or
-    another number of names or labels than of images.
+    Raises:
+        ValueError: a network that is not a chain with biases, images that do not fit it, or another
+            number of names or labels than of images.
     """
     if not net.is_chain or net.biases is None:
         raise ValueError("only a chain of layers with biases can be packed")

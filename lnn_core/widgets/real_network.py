@@ -48,12 +48,13 @@ def load() -> Packed:
 class Attack(NamedTuple):
     """What the adversary does to one image.
 
-    before, after : activations [x, z_1, …, z_L] of the forward pass and of the adversary, each
-        of shape (1, d_k).
-    beta : the weight of the loss in U − βℓ; with a budget, what ``ConstrainedAROVR`` found.
-    settled : False where inference from the forward pass finds no minimum of U − βℓ; ``after``
-        is ``before``. Neither tells whether AROVR is finite: with ReLUs that depends on the
-        weights alone, and the minimum found is one near the forward pass.
+    Attributes:
+        before: activations [x, z_1, …, z_L] of the forward pass, each of shape (1, d_k).
+        after: those of the adversary.
+        beta: the weight of the loss in U − βℓ; with a budget, what ``ConstrainedAROVR`` found.
+        settled: False where inference from the forward pass finds no minimum of U − βℓ; ``after``
+            is ``before``. Neither tells whether AROVR is finite: with ReLUs that depends on the
+            weights alone, and the minimum found is one near the forward pass.
     """
 
     before: list[Tensor]
@@ -95,7 +96,8 @@ def _target(label: int) -> Tensor:
 def draw_attack(image: str = "4 doubtful", beta: float = 0.25) -> Figure:
     """The picture for one of ``IMAGES`` and one β: a plain function, for ``interact``.
 
-    Raises ValueError for an image that is not there, or a β outside [0, 1).
+    Raises:
+        ValueError: an image that is not there, or a β outside [0, 1).
     """
     packed = load()
     if image not in packed.names:

@@ -59,10 +59,9 @@ class TwoUnit:
     E(z) = U(z; x) + weight·ℓ(z_2) with ℓ(z_2) = ½(z_2 − y)²: β for ROVR, −β for AROVR,
     0 for the potential alone.
 
-    Raises
-    ------
-    ValueError : a parameter that is not finite, a gamma that is not positive; a weight for
-        which E has no minimum.
+    Raises:
+        ValueError: a parameter that is not finite, a gamma that is not positive; a weight for which
+            E has no minimum.
     """
 
     x: float = 1.0

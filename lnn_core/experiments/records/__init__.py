@@ -1,9 +1,10 @@
 """Records: a configuration in, a JSON file out; what is there is not computed again.
 
-A :class:`Recorded` is all that decides a computation. Its record is one file named by the hash
-of the configuration and written atomically: killing a :func:`run_all` at any moment loses at most
-the runs in flight. A digest in it tells whether what was found has been changed since. Tables
-and figures are functions of records.
+A :class:`~lnn_core.experiments.records.recorded.Recorded` is all that decides a computation.
+Its record is one file named by the hash of the configuration and written atomically: killing a
+:func:`~lnn_core.experiments.records.sweeping.run_all` at any moment loses at most the runs in
+flight. A digest in it tells whether what was found has been changed since. Tables and figures
+are functions of records.
 
 ``python -m lnn_core.experiments.records repeat RECORD.json`` computes one again and compares.
 """

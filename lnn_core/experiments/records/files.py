@@ -25,7 +25,7 @@ def digest(record: dict) -> str:
     """SHA-256 of a record's kind, configuration and findings, as hexadecimal digits.
 
     Provenance is left out, so that two records have the same digest if and only if the same was
-    found, to the last digit, whenever and wherever it was. It is no signature: it tells an edit
+    found, to the last digit, whenever and wherever it was. It is not a signature: it tells an edit
     or damage from what was computed, not one author from another.
     """
     asked_and_found = {name: value for name, value in record.items()
@@ -88,8 +88,9 @@ def read(path: Path) -> dict:
 def load(run: Recorded, folder: Path) -> dict | None:
     """The record of a run, or None where there is none.
 
-    Raises ValueError for a file that is no record of this run: it names the file, and is
-    left for a person to look at rather than being overwritten.
+    Raises:
+        ValueError: a file that is not a record of this run; the message names it. It is left for a
+            person to examine rather than being overwritten.
     """
     path = Path(folder) / f"{run.key}.json"
     if not path.exists():

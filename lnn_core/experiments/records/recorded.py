@@ -22,8 +22,10 @@ KINDS: dict[str, type[Recorded]] = {}
 
 
 class Recorded(ABC):
-    """A computation that its settings decide. Subclasses are frozen dataclasses whose fields are
-    those settings: numbers, strings, None, and tuples of numbers or strings.
+    """A computation that its settings decide.
+
+    Subclasses are frozen dataclasses whose fields are those settings: numbers, strings, None,
+    and tuples of numbers or strings.
 
     Settings are brought to the types that the fields declare, so that 1 and 1.0 are one
     configuration (see :func:`.settings.normalise`); a subclass with a ``__post_init__`` of its
@@ -105,10 +107,11 @@ def processor() -> str:
 
 
 def rebuild(record: dict) -> Recorded:
-    """The run that a record is about, of a class in :data:`KINDS`: a record is data, and what
+    """The run that a record is about, of a class in ``KINDS``: a record is data, and what
     it names is looked up, never imported.
 
-    Raises ValueError where this version of the code has no such run.
+    Raises:
+        ValueError: this version of the code has no such run.
     """
     kind, config = record["kind"], record["config"]
     if kind not in KINDS:

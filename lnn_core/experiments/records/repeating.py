@@ -32,8 +32,11 @@ def read(path: Path) -> tuple[Recorded, dict]:
 def repeat(run: Recorded, recorded: dict, into: Path | None = None, factor: float = 1.0) -> bool:
     """Compute a record again, print both, and tell whether the results agree.
 
-    into : a folder for the new record.
-    factor : of the tolerances in :mod:`.tolerances`.
+    Args:
+        run: the configuration.
+        recorded: its record.
+        into: a folder for the new record.
+        factor: multiplies the tolerances of :mod:`lnn_core.experiments.records.tolerances`.
     """
     _say(f"{run}\nIt took {recorded['seconds']:.0f} s when it was recorded.")
     torch.set_num_threads(1)  # as in a sweep: more threads sum in another order
@@ -64,7 +67,7 @@ def findings(record: dict) -> dict[str, Leaf]:
 
 
 def disagreements(recorded: dict, repeated: dict, factor: float = 1.0) -> Iterator[str]:
-    """What two records of a run do not agree on, a line each: see :mod:`.tolerances`.
+    """What two records of a run do not agree on, one line each: see ``tolerances.py``.
 
     What only the repeated one has is nothing to disagree on: later code measures more.
     """

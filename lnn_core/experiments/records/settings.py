@@ -19,8 +19,9 @@ def normalise(run: object) -> None:
     """Make each setting of a frozen dataclass the Python number, string or tuple that its field
     declares: a float field's 1 becomes 1.0, and NumPy's scalars become Python's.
 
-    Raises ValueError for a value that is not of that type, or would not be the same in it: a
-    number with a point where an integer belongs, NaN, or None where the field does not allow it.
+    Raises:
+        ValueError: a value that is not of that type, or would not be the same in it: a number with
+            a point where an integer belongs, NaN, or None where the field does not allow it.
     """
     for name, declared in _declared(type(run)).items():
         value = getattr(run, name)

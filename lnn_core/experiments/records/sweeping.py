@@ -33,21 +33,22 @@ def run_all(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
     Every record is written by this process as soon as it arrives, wherever it was computed:
     workers need not see the folder. Killing this process, or all, loses the runs in flight.
 
-    Parameters
-    ----------
-    folder : where records are, one file a run.
-    jobs : processes at a time (joblib's convention: −1 is one for each core).
-    scheduler : the address of a Dask cluster's scheduler, such as "tcp://10.0.0.1:8786", whose
-        workers take the place of local processes, in whatever number there are; the lnn_core
-        they have is what is run. The runs of a worker that dies go to another. Needs the
-        package ``distributed``. (Where a local process dies, the sweep ends with joblib's
-        error; the next one does the rest.)
+    Args:
+        runs: configurations; equal ones are computed once.
+        folder: where records are, one file per run.
+        jobs: processes at a time (joblib's convention: −1 is one for each core).
+        scheduler: the address of a Dask cluster's scheduler, such as "tcp://10.0.0.1:8786", whose
+            workers take the place of local processes, in whatever number there are; the lnn_core
+            they have is what is run. The runs of a worker that dies go to another. Needs the
+            package ``distributed``. (Where a local process dies, the sweep ends with joblib's
+            error; the next one does the rest.)
 
-    Raises ValueError for a file in the folder that is no record of its run, and OSError for a
-    folder that cannot be written to, before anything is computed. A run that fails, whose
-    findings JSON cannot hold, such as a NaN, or whose record cannot be written, does not stop
-    the others: once they are done and kept, RuntimeError names those that failed, or were there
-    and are gone.
+    Raises:
+        ValueError: a file in the folder is not a record of its run; before anything is computed.
+        OSError: the folder cannot be written to; before anything is computed.
+        RuntimeError: names runs that failed, whose findings JSON cannot hold, such as a NaN, or
+            whose record could not be written, and records that were there and are gone. It does
+            not stop the others: it comes once they are done and kept.
     """
     runs, folder = list(runs), Path(folder)
     missing = list({run.key: run for run in runs if load(run, folder) is None}.values())
@@ -115,7 +116,7 @@ def _end_with(parent: int) -> None:
     is left to take its results. Where the system does not tell of a parent's end (Windows), an
     idle worker ends after joblib's five minutes.
 
-    Asking once a second, rather than Linux's PR_SET_PDEATHSIG: that signal comes when the
+    Asking once per second, rather than Linux's PR_SET_PDEATHSIG: that signal comes when the
     *thread* that started the worker ends.
     """
     def watch() -> None:

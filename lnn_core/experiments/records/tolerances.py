@@ -38,7 +38,7 @@ class Tolerance(NamedTuple):
 
 #: Accuracies: 14 of 10,000 images.
 ACCURACY = Tolerance(14e-4, relative=False)
-#: The share of 200 attacked images that are read rightly: one image is 0.005.
+#: The share of 200 attacked images that are classified correctly: one image is 0.005.
 ATTACKED = Tolerance(5e-3, relative=False)
 #: Norms and bounds of trained weights, radii, energies, filters: smooth functions of the weights.
 SMOOTH = Tolerance(1e-2)
@@ -61,7 +61,7 @@ JUDGED: tuple[tuple[str, Tolerance | None], ...] = (
     ("*.closest", SEARCH),
     ("*", SMOOTH),
 )
-#: Curves with an entry an epoch: where training stops early, it may do so some epochs sooner or
+#: Curves with an entry per epoch: where training stops early, it may do so some epochs sooner or
 #: later, and what both have is compared.
 EPOCHS = ("*.history.*", "*.lipschitz.*")
 
