@@ -31,7 +31,7 @@ def process(app, what, name, obj, options, lines: list[str]) -> None:
     """autodoc-process-docstring: change the lines in place."""
     lines[:] = mark_blocks(lines)
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")  # or napoleon takes what is before a colon for a type
+        lines[:0] = ["..", ""]  # a comment; without it napoleon takes what is before a colon for a type
 
 
 def skip(app, what, name, obj, skipped, options) -> bool | None:

@@ -71,7 +71,7 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
         solver: default ``Shooting()``; ``PaperSweeps()`` for the paper's 20 passes.
 
     Returns:
-        (z, report): [x, z_1, …, z_L] without autograd history, and a :class:`Report`.
+        [x, z_1, …, z_L] without autograd history, and a :class:`~lnn_core.Report`.
 
     Raises:
         TypeError: an argument of another kind (before any computing).

@@ -29,8 +29,7 @@ def infer(net: LRRN, x: Tensor, y: Tensor | None = None, *, solver: Solver | Non
         start: activations to start from, such as the free ones for the clamped.
 
     Returns:
-        (z, report): [x, z_1, …, z_L] without autograd history, and a
-            :class:`~lnn_core.lrrn.QPReport`.
+        [x, z_1, …, z_L] without autograd history, and a :class:`~lnn_core.lrrn.QPReport`.
 
     Raises:
         ValueError: x, y or start does not fit the network (before any computing).

@@ -54,8 +54,8 @@ def minimum(net: LiftedNetwork, x: Tensor, energy: Energy) -> tuple[Tensor, Acti
         energy: ``FenchelYoung()`` or ``LeastSquares()``, reweighted or tilted, plus a loss.
 
     Returns:
-        (values, z): shape (batch,), differentiable in the weights with z held fixed (envelope
-            theorem); and [x, z_1, …, z_L].
+        The values, shape (batch,), differentiable in the weights with z held fixed (envelope
+        theorem), and z = [x, z_1, …, z_L].
 
     Raises:
         ValueError: too many activations, another dtype, or input that does not fit.
