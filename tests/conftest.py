@@ -91,7 +91,8 @@ def build_book(folder: Path) -> None:
         shutil.copy2(original, folder / "book" / "quick")
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", "--all", "-W", "-n", "--keep-going", folder]
-    finished = subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # the reference is of this checkout's docstrings
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment)
     (folder / "build.json").write_text(json.dumps([finished.returncode, finished.stderr]))
 
 
