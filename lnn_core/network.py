@@ -54,6 +54,8 @@ class LiftedNetwork(nn.Module):
         init: ``"uniform"`` draws weights from U(−1/√fan_in, 1/√fan_in), ``"normal"`` from N(0,
             1/fan_in). Biases start at zero.
         generator: the source of the initial weights (default: torch's global one).
+        dtype: of weights and activations, as for torch's modules.
+        device: of the weights, as for torch's modules.
 
     torch's tools for parameters are applied to an entry of ``weights`` or ``biases``, named
     by its number: ``prune.l1_unstructured(net.weights, "0", 0.5)``,

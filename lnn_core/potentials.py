@@ -41,7 +41,7 @@ class Potential(ABC):
 
     @abstractmethod
     def error(self, k: int, G: ConvexFunction, z: Tensor, a: Tensor) -> Tensor:
-        """e_k = −∂terms/∂a_k, shape (batch, d_k): layer j hears Wᵀe_k."""
+        """e_k = −∂terms/∂a_k, shape (batch, d_k): layer j receives Wᵀe_k."""
 
     @abstractmethod
     def prox(self, k: int, G: ConvexFunction, a: Tensor, p: Tensor | float,

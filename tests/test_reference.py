@@ -3,8 +3,11 @@
 import doctest
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+import lnn_core as lnn
 
 API = Path(__file__).resolve().parent.parent / "book" / "api"
 PAGES = sorted(API.glob("*.md"))
@@ -30,3 +33,11 @@ def test_wrong_examples_are_noticed():
     page = "```pycon\n>>> 1 + 1\n3\n```\n"
     example = doctest.DocTestParser().get_doctest(examples_of(page), {}, "page", None, 0)
     assert doctest.DocTestRunner(verbose=False).run(example, out=lambda text: None).failed == 1
+
+
+def test_every_public_name_is_in_the_reference():
+    """If it fails, something that ``import lnn_core`` offers is on no page."""
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    shown = set(re.findall(r"^\.\. auto(?:class|function|exception):: (?:\w+\.)*(\w+)$", pages, re.MULTILINE))
+    names = {name for name in lnn.__all__ if not isinstance(getattr(lnn, name), ModuleType)}
+    assert names and names <= shown

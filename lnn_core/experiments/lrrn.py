@@ -311,7 +311,7 @@ def filters(record: dict) -> Tensor:
 
 # --- the runs behind the pages ---------------------------------------------------------------------
 
-#: Only an eighth of KMNIST is public where these runs were made: its epochs are that much shorter.
+#: Only an eighth of KMNIST is public where these runs were made: its epochs are shorter by that factor.
 EPOCHS = {"mnist": 15, "kmnist": 120, "fashion-mnist": 15}
 SEEDS = range(3)
 #: Around the default, for the balance of accuracy and Lipschitz constant.

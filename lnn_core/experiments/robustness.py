@@ -117,9 +117,11 @@ def radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
 
     m_x is the margin between the two largest outputs of the forward pass, ρ an upper bound of
     the Lipschitz constant; default :func:`lnn_core.lipschitz.certified`. Høier and Zach
-    (2020), section 4.2. ValueError for a ρ that is not positive, such as that of a constant
-    network, whose radii are infinite, a single output, or x that does not fit. In the network's
-    type, at least float32.
+    (2020), section 4.2. In the network's type, at least float32.
+
+    Raises:
+        ValueError: ρ that is not positive, such as that of a constant network, whose radii are
+            infinite; a single output; x that does not fit.
     """
     net, x = prepared(net, x)
     if net.sizes[-1] < 2:

@@ -20,7 +20,7 @@ from ..lrrn.objectives import EnergyLoss
 from ..network import LiftedNetwork
 from ..objectives import Objective
 
-#: So many samples are measured at a time: more of them fall out of a processor's cache.
+#: This many samples are measured together: more do not fit into a processor's cache.
 BLOCK = 1000
 
 
@@ -37,7 +37,13 @@ def seeded_generator(seed: int, purpose: str) -> torch.Generator:
 def accuracy(net: LiftedNetwork, split: Split) -> float:
     """Share of samples whose largest output (forward pass) is at their label.
 
-    TypeError or ValueError where the split does not fit the network, a LiftedNetwork or an LRRN.
+    Args:
+        net: a LiftedNetwork or an LRRN.
+        split: samples and their labels.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: the split does not fit the network.
     """
     net = _fixed(net)
     _check_split("split", net, split, labels=True)

@@ -31,7 +31,9 @@ from ..kinds import expect, expect_function
 class BoxQP:
     """H: (n, n), symmetric, positive definite; g: (batch, n); bounds: (n,) or (batch, n).
 
-    TypeError or ValueError for other kinds or shapes here, for values when a solver starts.
+    Raises:
+        TypeError: an entry of another kind.
+        ValueError: other shapes; for values see :meth:`check_values`, when a solver starts.
     """
 
     H: Tensor
@@ -186,7 +188,7 @@ class SpectralDescent:
 
     tolerance: float = 1e-3
     max_passes: int = 1000
-    #: Passes between two looks at the certificate, which take two products as large as a pass's.
+    #: Passes between two checks of the certificate, each of which takes two products as large as a pass's.
     check_every: int = 4
 
     def __post_init__(self) -> None:

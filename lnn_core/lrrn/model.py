@@ -45,6 +45,8 @@ class LRRN(nn.Module):
         init: ``"uniform"`` draws weights from U(−1/√fan_in, 1/√fan_in), ``"normal"`` from N(0,
             1/fan_in). Biases start at zero.
         generator: the source of the initial weights (default: torch's global one).
+        dtype: of weights and activations, as for torch's modules.
+        device: of the weights, as for torch's modules.
 
     Raises:
         ValueError: fewer than two sizes, a size below 1, a negative β, γ not positive, or the wrong

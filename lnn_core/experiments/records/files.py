@@ -37,7 +37,9 @@ def digest(record: dict) -> str:
 def seal(record: dict) -> dict:
     """The record as JSON will give it back, with its digest.
 
-    ValueError or TypeError for what JSON cannot hold, such as a NaN.
+    Raises:
+        ValueError: a number that JSON cannot hold, such as a NaN.
+        TypeError: a value of a type that JSON does not have.
     """
     plain = json.loads(json.dumps(record, allow_nan=False))
     return {**plain, "digest": digest(plain)}
@@ -71,8 +73,10 @@ def claim(folder: Path) -> None:
 def read(path: Path) -> dict:
     """The record in a file.
 
-    ValueError names the file and the first thing wrong: not JSON, a name twice, a part missing
-    or of another type, a number that is not finite, or findings that the digest does not fit.
+    Raises:
+        ValueError: names the file and the first thing wrong: not JSON, a name twice, a part missing
+            or of another type, a number that is not finite, or findings that the digest does not
+            fit.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once,

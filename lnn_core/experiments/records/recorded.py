@@ -80,7 +80,9 @@ class Recorded(ABC):
     def record(self) -> dict:
         """Compute, and return the record: what was found, and where it comes from, sealed.
 
-        ValueError or TypeError for findings that JSON cannot hold, such as a NaN.
+        Raises:
+            ValueError: findings with a number that JSON cannot hold, such as a NaN.
+            TypeError: findings of a type that JSON does not have.
         """
         self.prepare()
         started = time.perf_counter()
