@@ -17,11 +17,12 @@ unknown at one end, compute along, and correct by how far the other end was miss
                   is a sweep of eq. (17) with a step that is halved until E falls
     until the mean of the estimated gaps is within the tolerance
 
-While no activation pattern changes, a_L is linear in λ, a_L = a_L* + Kλ (``bounds.output_gram``),
-and Newton's method would multiply by (I − φ′K)⁻¹. One number ω per sample does nearly as well:
+While no activation pattern changes, a_L = a_L* + K′λ with K′ = K − I/γ_L, the hidden layers' part
+of K (``bounds.output_gram``), and Newton's method would multiply by (I − φ′K′)⁻¹. One number ω
+per sample does nearly as well:
 
-    first pass   ω = 1/(1 − φ′κ) with the Rayleigh quotient κ = λᵀKλ/‖λ‖². It is free:
-                 λᵀKλ = Σ_k p_kᵀ(z_k − z_k*), what went down times what came of it.
+    first pass   ω = 1/(1 − φ′κ) with the Rayleigh quotient κ = λᵀK′λ/‖λ‖². It is free:
+                 λᵀK′λ = Σ_k p_kᵀ(z_k − z_k*), what went down times what came of it.
     later        ω = 1/(1 − s) with the slope s of φ along the last change of λ: secant, or
                  Aitken, relaxation of a fixed-point iteration.
 
@@ -201,7 +202,7 @@ class ShootingState:
         self.omega: Tensor | None = None           # (batch, 1)
         self.last: tuple[Tensor, Tensor] | None = None  # λ and φ(a_L) of the last pass
         self.gap: Tensor | None = None             # (batch,): estimate of E − min E
-        self.gap_weights: dict[int, Tensor] = {}   # (batch,) per layer: see newton_omega
+        self.gap_weights: dict[int, Tensor] = {}   # (batch,) per layer: see start_relaxation
         self.scale = scale(start, start)           # (batch,)
         self.decrease: Tensor | None = None        # (batch,): of E in the last pass
         self.sweep: Sweep | None = None            # whose next pass is a damped sweep
@@ -224,7 +225,7 @@ class ShootingState:
         """A pass down with λ and up again; the first one scales its signals by ω."""
         signals = pass_down(self.net, self.energy.potential, self.iterate, self.lam, self.sweep)
         if self.omega is None:
-            self.omega = self.newton_omega(signals)
+            self.start_relaxation(signals)
             p, e = ([None if v is None else self.omega * v for v in values]
                     for values in (signals.p, signals.e))
             signals = signals._replace(p=p, e=e)
@@ -264,8 +265,8 @@ class ShootingState:
         better &= decrease < torch.inf
         return better if self.unbounded is None else better & ~self.unbounded
 
-    def newton_omega(self, signals: Signals) -> Tensor:
-        """1/(1 − φ′κ), shape (batch, 1); sets the weights by which mismatches count in gaps."""
+    def start_relaxation(self, signals: Signals) -> None:
+        """Set ω = 1/(1 − φ′κ), and the weights by which mismatches count in gaps."""
         net, U, q = self.net, self.energy.potential, self.energy.output.curvature
         gamma = U.curvature(net.depth)
         slope = -gamma * q / (gamma + q)  # φ′ where f_L is the identity
@@ -280,10 +281,10 @@ class ShootingState:
                 0.5 * kappa * torch.maximum(omega, stiffness.square()))
         if self.first_omega is not None:
             omega = torch.full_like(omega, self.first_omega)
-        return omega[:, None]
+        self.omega = omega[:, None]
 
     def rayleigh_quotient(self, signals: Signals) -> Tensor:
-        """κ = λᵀKλ/‖λ‖² = Σ_k p_kᵀ(z_k − z_k*)/‖λ‖², shape (batch,)."""
+        """κ = λᵀK′λ/‖λ‖² = Σ_k p_kᵀ(z_k − z_k*)/‖λ‖², shape (batch,)."""
         net, L = self.net, self.net.depth
         if L == 1 or not self.energy.potential.minimum_is_zero:
             # Under a tilt the answers are not linear in the signals: κ of a random λ, W_L alone.
