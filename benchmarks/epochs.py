@@ -59,7 +59,7 @@ def by_batch(settings: Settings) -> list[dict]:
 
 
 def along_training(settings: Settings) -> list[dict]:
-    """A training run from random weights: one entry an epoch, and the whole run's ratio."""
+    """A training run from random weights: one entry per epoch, and the whole run's ratio."""
     train, start = training_samples(settings), beginner(settings)
     learners = {name: contender(name, start) for name in ALL}
     passes: dict[str, list] = {name: [] for name in learners}

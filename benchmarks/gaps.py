@@ -47,7 +47,7 @@ def trace(net: LiftedNetwork, x: Tensor, energy: Energy, kind: str, passes: int,
           until: Callable[[Tensor], bool] = lambda energies: False) -> Tensor:
     """The energy after 0, 1, …, ``passes`` passes of a kind, shape (passes + 1, batch).
 
-    Fewer where ``until`` says that the energy is low enough; +∞ where it is no number.
+    Fewer where ``until`` says that the energy is low enough; +∞ where it is not a number.
     """
     energies = []
 
@@ -85,7 +85,7 @@ def gap(energies: Tensor, best: Tensor, start: Tensor) -> Tensor:
 def summary(gaps: Tensor) -> dict:
     """The mean and the worst gap of samples, and the share within what is promised.
 
-    None stands for an energy that is no finite number.
+    None stands for an energy that is not finite.
     """
     mean, worst = (value.item() if value.isfinite() else None
                    for value in (gaps.mean(), gaps.amax()))
@@ -98,13 +98,13 @@ def network(settings: Settings, method: str) -> LiftedNetwork:
 
 
 def judged(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
-    """So many training images in float64, and their one-hot targets."""
+    """This many training images in float64, and their one-hot targets."""
     x, y = (values[:count] for values in training_samples(settings))
     return x.double(), data.one_hot(y).double()
 
 
 def by_passes(settings: Settings) -> list[dict]:
-    """Gaps of AROVR's energy after 1, 2, … 20 passes: lists with one entry a pass.
+    """Gaps of AROVR's energy after 1, 2, … 20 passes: lists with one entry per pass.
 
     beyond : the share of samples whose local border of stability is below β.
     """

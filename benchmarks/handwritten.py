@@ -18,7 +18,7 @@ class HandWritten:
 
     No graph; gradients go where they were at the last step, straight into the same fused Adam.
 
-    Raises ValueError for a network that is no chain of ReLU layers with a linear output.
+    Raises ValueError for a network that is not a chain of ReLU layers with a linear output.
     """
 
     def __init__(self, net: LiftedNetwork, optimizer: torch.optim.Optimizer):

@@ -32,7 +32,7 @@ class Time(NamedTuple):
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use so many threads, for the time being."""
+    """Let torch use this many threads, for the time being."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

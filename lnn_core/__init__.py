@@ -17,7 +17,8 @@ from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighte
 from .tilts import DropoutTilt, GaussianTilt
 
 if TYPE_CHECKING:
-    from . import data, lipschitz, lrrn, oracle, style
+    from . import data, lipschitz, lrrn, oracle
+    from . import style as style
 
 __all__ = [
     "AROVR", "BackPropagation", "Box", "Certificate", "ConstrainedAROVR", "ConvexFunction",
@@ -26,16 +27,18 @@ __all__ = [
     "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "PotentialDistance", "ROVR",
     "ReLU", "Report", "Reweighted", "Shooting", "StabilityWarning", "Tanh", "Targeted",
     "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "lipschitz", "lrrn",
-    "oracle", "style", "untargeted",
+    "oracle", "untargeted",
 ]
 
 #: Modules that a loss does without; each is loaded where it is first asked for.
-_LATER = frozenset({"data", "lipschitz", "lrrn", "oracle", "style"})
+_LATER = frozenset({"data", "lipschitz", "lrrn", "oracle"})
+#: Not listed, as whoever lists names also looks at them, and it needs the extra ``book``.
+_UNLISTED = frozenset({"style"})
 
 
 def __getattr__(name: str) -> Any:
     """``lnn_core.style`` and the like, on first use; what is imported then is an attribute."""
-    if name in _LATER:
+    if name in _LATER | _UNLISTED:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

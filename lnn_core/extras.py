@@ -12,8 +12,8 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.__cause__:  # said by a module that was imported within
-            raise
+        if error.__cause__ or (error.name or "").startswith("lnn_core"):
+            raise  # said by a module that was imported within, or a fault of this library
         raise ModuleNotFoundError(
             f"{error}; it comes with the extra {name!r} of lnn-core, as by "
             f"pip install '.[{name}]' in its checkout", name=error.name) from error

@@ -36,7 +36,8 @@ from .tilts import Tilt
 
 Attack = Callable[[LossFamily, Tensor], Loss]
 
-#: Inference that took at most this many passes has converged: its border need not be checked.
+#: With the default solver, inference that took at most this many passes has converged: its
+#: border need not be checked.
 SHORT = 10
 #: Errors e_k are about β, and rounding moves them by eps: single precision serves for β above
 #: the square root of its eps, double precision for all above the second number.
@@ -159,7 +160,7 @@ def _beyond_border(net: LiftedNetwork, x: Tensor, energy: Energy) -> Tensor | bo
     return stability_threshold(net, x, gamma, base=U, curvature=push) < 1
 
 
-def strength(name: str, value: float) -> float:
+def above_rounding(name: str, value: float) -> float:
     """The value; ValueError where differences of energies drown in rounding errors."""
     if value < DOUBLE:
         raise ValueError(f"{name}={value:g} must be at least {DOUBLE:g}: below, rounding errors "
@@ -187,7 +188,7 @@ class LiftedObjective(Objective):
     def __init__(self, beta: float, loss: LossFamily = Euclidean,
                  potential: Potential | None = None, solver: Solver | None = None):
         super().__init__(loss)
-        self.beta = strength("beta", positive("beta", beta))
+        self.beta = above_rounding("beta", positive("beta", beta))
         self.potential = checked_potential(potential)
         self.solver = checked_solver(solver)
         self._alerts = _Alerts()
@@ -314,7 +315,7 @@ class _TargetedObjective(LiftedObjective):
         if not 0 < number("alpha", alpha) <= 1:
             raise ValueError(f"alpha={alpha} must be in (0, 1]")
         self.alpha = float(alpha)
-        strength("alpha*beta", self.alpha * self.beta)
+        above_rounding("alpha*beta", self.alpha * self.beta)
         self.attack = Targeted() if attack is None else expect_function(
             "attack", attack, "a function (loss, target) that returns a Loss, such as Targeted()",
             but=(type, Loss))

@@ -108,7 +108,7 @@ class Model(NamedTuple):
         return 0.0 if self.g is None or self.g[k - 1] is None else self.g[k - 1]
 
     def potential(self, net, z):
-        """Eqs. (1), (3), (14) and (31), one value a sample."""
+        """Eqs. (1), (3), (14) and (31), one value per sample."""
         total = 0.0
         for k in range(1, net.depth + 1):
             G, a = unit(net, k), preactivation(net, k, z)

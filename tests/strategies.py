@@ -35,7 +35,7 @@ def random_inputs(seed, net, samples=3):
 
 
 def gammas(net, seed=0, units=False):
-    """Random positive weights, one a layer or one a unit."""
+    """Random positive weights, one per layer or one per unit."""
     generator = torch.Generator().manual_seed(seed)
     sizes = [(size,) if units else () for size in net.sizes[1:]]
     drawn = [0.3 + 2 * torch.rand(size, generator=generator, dtype=torch.float64) for size in sizes]

@@ -28,7 +28,7 @@ def normal(*size, seed=1):
 
 
 def random_gamma(net, seed=2):
-    """One entry a layer; the first hidden layer has one a unit."""
+    """One entry per layer; the first hidden layer has one per unit."""
     entries = np.random.default_rng(seed).uniform(0.5, 2.0, net.depth).tolist()
     return [0.5 + normal(net.sizes[1], seed=seed).abs(), *entries[1:]]
 

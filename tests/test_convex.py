@@ -136,7 +136,7 @@ def test_derivative_is_the_one_of_autograd(G):
 
 @each_function
 @pytest.mark.parametrize("q", [-0.9, -0.4, 0.0, 0.7, 3.0])
-def test_respond_is_an_argmin(G, q):
+def test_prox_is_an_argmin(G, q):
     """If it fails, a layer's answer in eq. (17) is not the minimiser of its energy."""
     (z, step), b = grid(G, reach=40), preactivations(13, reach=3.5)
     best = z[(G.value(z) + 0.5 * q * z.square() - b[:, None] * z).argmin(1)]
@@ -144,7 +144,7 @@ def test_respond_is_an_argmin(G, q):
 
 
 @each_function
-def test_respond_takes_one_curvature_a_unit(G):
+def test_prox_takes_one_curvature_a_unit(G):
     """If it fails, per-unit gamma breaks inference."""
     b, q = preactivations(12).reshape(3, 4), torch.tensor([0.0, -0.5, 1.0, 2.0]).double()
     expected = torch.stack([G.prox(b[:, i], float(q[i])) for i in range(4)], 1)

@@ -272,3 +272,10 @@ def test_same_input_same_answer():
     net, x, energy = problem()
     one, two = lnn.infer(net, x, energy)[0], lnn.infer(net, x, energy)[0]
     assert all(map(torch.equal, one, two))
+
+
+def test_one_layer_whose_energy_overflows():
+    """If it fails, a network without hidden layers ends in an error from inside torch."""
+    net, x = lnn.LiftedNetwork([3, 2]), torch.full((2, 3), 1e20)
+    with pytest.raises(lnn.InferenceDiverged):
+        lnn.AROVR(0.25)(net, x, torch.tensor([0, 1]))

@@ -26,11 +26,12 @@ print(*{name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdl
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys({missing}))\n"
 #: What README promises of the library alone, and more.
 ALONE = """
-import torch, lnn_core as lnn
+import torch, lnn_core as lnn, lnn_core.experiments.training
 net = lnn.LiftedNetwork([3, 4, 2])
 x, y = torch.rand(8, 3), torch.randint(2, (8,))
 lnn.AROVR(beta=0.25)(net, x, y).backward()
 lnn.ConstrainedAROVR(0.25)(net, x, y)
+exec("from lnn_core import *")
 lnn.lipschitz.bracket(net, x), lnn.lrrn.LRRN([3, 4, 2]), lnn.oracle, lnn.data.Split(x, y)
 """
 
@@ -63,7 +64,7 @@ def test_core_does_without_the_extras():
 
 @pytest.mark.parametrize("code, extra", [
     ("from lnn_core import data; data.load('digits')", "data"),
-    ("import lnn_core.experiments", "experiments"),
+    ("from lnn_core.experiments import Run", "experiments"),
     ("import lnn_core; lnn_core.style", "book"),
     ("import lnn_core.widgets.two_unit", "book")])
 def test_missing_extra_is_named(code, extra):

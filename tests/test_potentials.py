@@ -100,7 +100,7 @@ def test_error_is_minus_the_slope_in_the_preactivation(base, net):
 @each_base
 @each_function
 @pytest.mark.parametrize("q", [-0.2, 0.0, 1.5])
-def test_respond_is_an_argmin(base, G, q):
+def test_prox_is_an_argmin(base, G, q):
     """Brute force over a grid: if it fails, a layer's answer does not minimise its energy."""
     net = random_network(0, [2, 3], output=G)
     reach = 25.0

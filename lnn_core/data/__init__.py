@@ -262,6 +262,8 @@ def obtain(folder: str, file: _File, mirrors: tuple[str, ...], quiet: bool | Non
     local = _file("LNN_DATA", lambda: None, folder, file, tried)
     if local and local.exists():
         return _read(local, file, decode), "LNN_DATA folder"
+    if not mirrors:
+        raise DataUnavailable(f"no {folder}/{file.name}: {', '.join(tried)}")
     cached = _file("LNN_CACHE", _cache, folder, file, tried)
     if cached and cached.exists():
         try:

@@ -5,6 +5,18 @@ configurations; :mod:`.studies` lists the runs behind the pages; :mod:`.lrrn` ha
 paper's runs.
 """
 
-from .runs import METHODS, SOLVERS, Run, dataset_of
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .runs import METHODS, SOLVERS, Run, dataset_of
 
 __all__ = ["METHODS", "SOLVERS", "Run", "dataset_of"]
+
+
+def __getattr__(name: str) -> Any:
+    """What :mod:`.runs` has, on first use: training alone does without the extra ``experiments``."""
+    if name in __all__:
+        from . import runs
+
+        return getattr(runs, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -43,7 +43,7 @@ class Robustness(Recorded):
 
     Args:
         dataset: see :class:`~lnn_core.experiments.runs.Run`, as for all other settings.
-        attacked: how many test images, the first ones, are attacked at the best epoch; None: none.
+        attacked: how many test images, the first ones, are attacked at the best epoch; None attacks none.
     """
 
     kind = "Robustness"

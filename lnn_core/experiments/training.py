@@ -220,7 +220,7 @@ def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Spli
 
 
 def _fixed(net: LiftedNetwork | LRRN) -> LiftedNetwork | LRRN:
-    """The network as it is now; TypeError for what is none."""
+    """The network as it is now; TypeError for what is not one."""
     return net if isinstance(net, LRRN) else check_network(net)
 
 

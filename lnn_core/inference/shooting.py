@@ -12,6 +12,7 @@ unknown at one end, compute along, and correct by how far the other end was miss
                                         z_k ← argmin_z D_k(z, a_k) − p_kᵀz,  e_k ← −∂D_k/∂a_k
                   up, k = 1, …, L:      a_k ← Σ_j W_kj z_j + b_k
                                         z_k ← argmin_z D_k(z, a_k) − p_kᵀz,  with h in place of −p_Lᵀz
+                  (the first pass, once down, scales λ, p_k and e_k by ω)
         relax     λ ← λ + ω·(φ(a_L) − λ)
         accept    sample by sample: where E rose, z and a stay as they were, and the next pass
                   is a sweep of eq. (17) with a step that is halved until E falls
@@ -143,7 +144,8 @@ def pass_down(net: LiftedNetwork, U: Potential, now: Iterate, lam: Tensor,
               sweep: Sweep | None = None) -> Signals:
     """Signals p_L−1, …, p_1 that λ, shape (batch, d_L), causes, with the a_k of the iterate."""
     p, z, e = ([None] * (net.depth + 1) for _ in range(3))
-    e[-1], decrease = lam, 0.0
+    e[-1] = lam
+    decrease = 0.0 if sweep is None else lam.new_zeros(())
     for k in range(net.depth - 1, 0, -1):
         G = net.function(k)
         p[k] = net.feedback(k, e)

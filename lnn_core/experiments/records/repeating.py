@@ -152,7 +152,7 @@ def _leaves(name: str, value: object) -> Iterator[tuple[str, Leaf]]:
 
 
 def _unpacked(columns: int, scale: list[float], values: str) -> np.ndarray:
-    """The sizes of the numbers of a matrix that ``lrrn.experiments.packed`` made: an eigenvector's
+    """The sizes of the numbers of a matrix that ``experiments.lrrn.packed`` made: an eigenvector's
     sign is for the library to choose."""
     rows = np.frombuffer(base64.b64decode(values), np.int8).reshape(-1, columns)
     return np.abs(rows * np.array(scale)[:, None]).ravel()

@@ -44,7 +44,7 @@ def _alternatives(declared: object) -> tuple[object, ...]:
 
 
 def _convert(value: object, declared: object) -> object:
-    """The value in the declared type; TypeError, ValueError or OverflowError if it is none."""
+    """The value in the declared type; TypeError, ValueError or OverflowError if it cannot be."""
     kind, *others = _alternatives(declared)
     if value is None and NoneType in others:
         return None

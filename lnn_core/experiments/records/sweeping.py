@@ -87,7 +87,7 @@ def run_all(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
 def _record(run: Recorded) -> tuple[Recorded, dict | str]:
     """A run and its record or, where it fails, the traceback: not every exception can be sent
     from one process to another, and one that cannot takes the runs in flight with it."""
-    torch.set_num_threads(1)  # one core a run: runs are what is parallel
+    torch.set_num_threads(1)  # one core per run: runs are what is parallel
     try:
         return run, run.record()
     except Exception:
