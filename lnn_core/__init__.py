@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import bounds
 from .constrained import Certificate, ConstrainedAROVR
-from .convex import Box, ConvexFunction, Identity, ReLU, Tanh
+from .convex import Box, ConvexFunction, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
 from .generalized import ElementWise, GeneralizedAROVR, PotentialDistance
 from .inference import InferenceDiverged, PaperSweeps, Report, Shooting, infer
-from .losses import Euclidean, Linear, Loss, Targeted, untargeted
+from .lift import lift
+from .losses import CrossEntropy, Euclidean, Linear, Loss, Targeted, untargeted
 from .network import LiftedNetwork
 from .objectives import AROVR, ROVR, BackPropagation, Objective, StabilityWarning, TargetedAROVR, TargetedROVR
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AROVR", "BackPropagation", "Box", "Certificate", "ConstrainedAROVR", "ConvexFunction",
-    "DropoutTilt", "ElementWise", "Energy", "Euclidean", "FenchelYoung", "GaussianTilt",
-    "GeneralizedAROVR", "Identity", "InferenceDiverged", "LeastSquares", "LiftedNetwork",
+    "CrossEntropy", "DropoutTilt", "ElementWise", "Energy", "Euclidean", "FenchelYoung", "GaussianTilt",
+    "GeneralizedAROVR", "Identity", "InferenceDiverged", "LeakyReLU", "LeastSquares", "LiftedNetwork",
     "Linear", "Loss", "Objective", "PaperSweeps", "Potential", "PotentialDistance", "ROVR",
-    "ReLU", "Report", "Reweighted", "Shooting", "StabilityWarning", "Tanh", "Targeted",
-    "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "lipschitz", "lrrn",
+    "ReLU", "Report", "Reweighted", "Shooting", "Sigmoid", "Softplus", "StabilityWarning", "Tanh", "Targeted",
+    "TargetedAROVR", "TargetedROVR", "Tilted", "bounds", "data", "infer", "lift", "lipschitz", "lrrn",
     "oracle", "untargeted",
 ]
 

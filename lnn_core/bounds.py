@@ -26,7 +26,7 @@ from torch import Tensor
 from .checks import as_targets, check_finite_weights, check_network, own_precision, positive, prepared
 from .convex import Identity
 from .kinds import number
-from .losses import Euclidean, LossFamily, checked_family, largest, loss_of
+from .losses import Euclidean, LossFamily, checked_family, largest, loss_of, smallest
 from .network import LiftedNetwork
 from .potentials import FenchelYoung, LeastSquares, Potential, Reweighted, checked_potential
 
@@ -47,9 +47,9 @@ def kappa(net: LiftedNetwork, gamma: Gamma = None) -> float:
     net = check_network(net)
     potential = _reweighted(net, gamma)
     gain = [0.0] * net.depth + [1.0]
-    weights, _ = net.tensors()
-    for (j, k), weight in sorted(zip(net.edges, weights), key=lambda edge: -edge[0][1]):
-        gain[j] += float(torch.linalg.matrix_norm(weight.double(), 2)) * gain[k]
+    for k in range(net.depth, 0, -1):
+        for j, affine in net.connections_into(k):
+            gain[j] += affine.spectral_norm() * gain[k]
     return sum(gain[k] ** 2 / potential.curvature(k) for k in range(1, net.depth + 1))
 
 
@@ -86,7 +86,7 @@ def output_gram(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamma = None
         for function in net.functions:
             if not isinstance(function, Identity):
                 raise ValueError(f"with {function!r} in the network K depends on x: pass x")
-        x = net.tensors()[0][0].new_zeros(1, net.sizes[0])
+        x = net.tensors()[0].new_zeros(1, *net.input_shape)
     net, x = prepared(net, x)
     z = net.activations(x)
     J = [x.new_zeros(len(x), net.sizes[-1], size) for size in net.sizes]
@@ -96,8 +96,9 @@ def output_gram(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamma = None
         slope = net.function(k).derivative(net.preactivation(k, z))
         give = slope if isinstance(potential.base, FenchelYoung) else torch.ones_like(slope)
         K += (J[k] * (give / potential.gamma[k - 1])[:, None]) @ J[k].mT
-        for j in (j for j, child in net.edges if child == k):
-            J[j] += (J[k] * slope[:, None]) @ net.weight(k, j)
+        steps = (J[k] * slope[:, None]).flatten(0, 1)
+        for j, affine in net.connections_into(k):
+            J[j] += affine.transpose(steps).view_as(J[j])
     return K
 
 
@@ -140,30 +141,34 @@ def two_sided(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamm
               loss: LossFamily = Euclidean) -> tuple[Tensor, Tensor]:
     """(lower, upper), each of shape (batch,): lower ≤ ROVR_β and AROVR_β ≤ upper.
 
-    For the Euclidean loss ℓ(z*)/(1 + βκ_γ) and ℓ(z*)/(1 − βκ_γ). For any loss of curvature
-    c with gradient r at z_L*: ℓ(z*) ∓ ½t‖r‖²/(1 ± ct) with t = βκ_γ, so that for a linear
-    loss (c = 0) AROVR is finite whatever β. (Where c differs between outputs: a sum over them.)
+    For the Euclidean loss ℓ(z*)/(1 + βκ_γ) and ℓ(z*)/(1 − βκ_γ). For any loss whose curvature is
+    between c and C with gradient r at z_L*: ℓ(z*) − ½t‖r‖²/(1 + ct) and ℓ(z*) + ½t‖r‖²/(1 − Ct) with
+    t = βκ_γ. (Where they differ between outputs: sums over them.) For any Λ-Lipschitz loss also
+    AROVR_β ≤ ℓ(z*) + ½tΛ², whatever β: so it is for cross-entropy, with Λ ≤ √2, and for a linear loss.
 
     Proof: by the module's inequality U ≥ ‖u‖²/(2κ_γ) with u = z_L − z_L*, and the maximum
-    over u of ℓ(z_L* + u) − ‖u‖²/(2t), the one-layer problem (13), is the upper bound;
-    likewise the minimum of ℓ(z_L* + u) + ‖u‖²/(2t).
+    over u of ℓ(z_L* + u) − ‖u‖²/(2t), the one-layer problem (13), is an upper bound;
+    likewise the minimum of ℓ(z_L* + u) + ‖u‖²/(2t). Put in ℓ(z_L*) + rᵀu + (C/2)‖u‖², or c, or
+    ℓ(z_L*) + Λ‖u‖, for the loss.
 
     Raises:
-        ValueError: |c|·βκ_γ ≥ 1.
+        ValueError: Ct ≥ 1 (or −ct ≥ 1) for a loss that is not Lipschitz.
     """
     net, x = prepared(net, x)
     target, beta = as_targets(net, x, y), positive("beta", beta)
     target_loss, output = loss_of(checked_family(loss), target), net(x)
     target_loss.check(len(x), net.sizes[-1], net.dtype)
-    t, c = beta * kappa(net, gamma), target_loss.curvature
-    steepest = largest(abs(c))
-    if not steepest * t < 1:
+    t, (least, greatest) = beta * kappa(net, gamma), target_loss.curvatures
+    steepest = max(largest(greatest), -smallest(least))
+    value, slope = target_loss(output), target_loss.gradient(output).square()
+    lipschitz = value + 0.5 * t * target_loss.lipschitz**2
+    if not steepest * t < 1 and not lipschitz.isfinite().all():
         raise ValueError(f"beta={beta:g} must be below 1/kappa={beta / (steepest * t):g}"
                          f"{'' if steepest == 1 else ' (for a loss of this curvature)'}: "
                          "there is no bound beyond")
-    value, slope = target_loss(output), (c * output - target_loss.pull).square()
-    return (value - 0.5 * t * (slope / (1 + c * t)).sum(-1),
-            value + 0.5 * t * (slope / (1 - c * t)).sum(-1))
+    lower = value - 0.5 * t * (slope / (1 + least * t)).sum(-1)
+    curved = value + 0.5 * t * (slope / (1 - greatest * t)).sum(-1)
+    return lower, lipschitz if not steepest * t < 1 else torch.minimum(curved, lipschitz)
 
 
 @own_precision

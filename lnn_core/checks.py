@@ -32,24 +32,24 @@ def check_network(net: LiftedNetwork, name: str = "net") -> LiftedNetwork:
 
 
 def prepared(net: LiftedNetwork, x: Tensor) -> tuple[LiftedNetwork, Tensor]:
-    """The network with its weights held fixed, and x, once checked; both in at least float32."""
+    """The network with its weights held fixed, and x, flat, once checked; both in at least float32."""
     net = check_network(net)
     check_input(net, x)
     dtype = torch.promote_types(net.dtype, LEAST)
-    return net.fixed(dtype), x.to(dtype)
+    return net.fixed(dtype), x.flatten(1).to(dtype)
 
 
 def check_input(net, x: Tensor) -> None:
-    """x is a finite (batch, d_0) tensor of the network's type with at least one sample.
+    """x is a finite (batch, *input_shape) tensor of the network's type with at least one sample.
 
     The network is a LiftedNetwork with its weights held fixed, or an LRRN.
     """
-    width, dtype = net.sizes[0], net.dtype
+    shape, dtype = net.input_shape, net.dtype
     expect("x", x, Tensor, "a tensor with one row per sample")
-    if x.ndim != 2 or x.shape[1] != width:
-        raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {width})")
+    if x.ndim < 1 or x.shape[1:] != shape:
+        raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {', '.join(map(str, shape))})")
     if len(x) == 0:
-        raise ValueError(f"x is an empty batch, shape (0, {width})")
+        raise ValueError(f"x is an empty batch, shape {tuple(x.shape)}")
     if x.dtype != dtype:
         raise ValueError(f"x has dtype {x.dtype}; the network has {dtype}")
     finite("x", x)
@@ -154,8 +154,7 @@ def finite(name: str, values: Tensor) -> None:
 
 def check_finite_weights(net: LiftedNetwork) -> None:
     """ValueError where a weight or bias is not finite."""
-    weights, biases = net.tensors()
-    for (_, k), weight in zip(net.edges, weights):
-        finite(f"a weight into layer {k}", weight)
-    for k, bias in enumerate(biases, 1):
-        finite(f"the bias of layer {k}", bias)
+    for k in range(1, net.depth + 1):
+        for _, affine in net.connections_into(k):
+            for tensor in affine.tensors:
+                finite(f"a weight or bias into layer {k}", tensor)

@@ -161,8 +161,8 @@ class ConstrainedAROVR(Objective):
 
     def _largest(self, net: LiftedNetwork, x: Tensor, loss: Loss) -> Tensor:
         """Where the search for each sample's β starts from above, (batch,)."""
-        curvature = torch.as_tensor(loss.curvature, dtype=x.dtype, device=x.device)
-        steepest = curvature.expand(len(x), net.sizes[-1]).amax(1)
+        greatest = torch.as_tensor(loss.curvatures[1], dtype=x.dtype, device=x.device)
+        steepest = greatest.expand(len(x), net.sizes[-1]).amax(1)
         bound = 0.999 * self.potential.curvature(net.depth) / steepest
         return torch.where(steepest > 0, bound, 1e6)
 

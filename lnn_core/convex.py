@@ -15,6 +15,7 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from .kinds import number
@@ -26,6 +27,9 @@ class ConvexFunction(ABC):
     #: The interval of activations on which G is finite.
     lower: float = -math.inf
     upper: float = math.inf
+    #: Whether G(z)/z² tends to a constant for z → ±∞, or the domain is bounded: then it is known which
+    #: energies have no minimum (``Report.infinite``).
+    asymptotically_quadratic: bool = False
 
     @abstractmethod
     def value(self, z: Tensor) -> Tensor:
@@ -65,6 +69,8 @@ class Box(ConvexFunction):
     ``Box(0, 1)`` gives the hard sigmoid. An end may be infinite: ``Identity`` and
     ``ReLU`` are the boxes (−∞, ∞) and [0, ∞).
     """
+
+    asymptotically_quadratic = True
 
     def __init__(self, lower: float = 0.0, upper: float = 1.0):
         number("lower", lower), number("upper", upper)
@@ -145,6 +151,7 @@ class Tanh(ConvexFunction):
     """
 
     lower, upper = -1.0, 1.0
+    asymptotically_quadratic = True
 
     def value(self, z: Tensor) -> Tensor:
         inside = z.abs() <= 1.0
@@ -159,7 +166,7 @@ class Tanh(ConvexFunction):
         """The relative entropy of two coins, with heads (1 + z)/2 and (1 + f(a))/2: eq. (2)."""
         inside = z.abs() <= 1.0
         safe, a = torch.broadcast_tensors(torch.where(inside, z, 0.0), a)
-        return torch.where(inside, _Coins.apply(safe, a), math.inf)
+        return torch.where(inside, _Coins.apply(safe, 1 + safe, 1 - safe, a), math.inf)
 
     def activation(self, a: Tensor) -> Tensor:
         return a.tanh()
@@ -169,21 +176,134 @@ class Tanh(ConvexFunction):
         return tail * (2 - tail)
 
     def prox(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
-        """z = tanh(u) where u + q·tanh(u) = b, bracketed by b ± |q| and bisected."""
-        q = torch.as_tensor(q, dtype=b.dtype, device=b.device)
-        if not q.any():
-            return b.tanh()
-        low, high = b - q.abs(), b + q.abs()
-        for _ in range(60):
-            u = 0.5 * (low + high)
-            above = u + q * u.tanh() > b
-            low, high = torch.where(above, low, u), torch.where(above, u, high)
-        return (0.5 * (low + high)).tanh()
+        return _smooth_prox(self, b, q)
+
+
+class Sigmoid(ConvexFunction):
+    """G(z) = z·log z + (1 − z)·log(1 − z), G*(a) = log(1 + e^a), f(a) = 1/(1 + e^−a)."""
+
+    lower, upper = 0.0, 1.0
+    asymptotically_quadratic = True
+
+    def value(self, z: Tensor) -> Tensor:
+        inside = (z >= 0.0) & (z <= 1.0)
+        safe = torch.where(inside, z, 0.5)
+        return torch.where(inside, torch.special.xlogy(safe, safe)
+                           + torch.special.xlog1py(1 - safe, -safe), math.inf)
+
+    def conjugate(self, a: Tensor) -> Tensor:
+        return -torch.nn.functional.logsigmoid(-a)
+
+    def divergence(self, z: Tensor, a: Tensor) -> Tensor:
+        """The relative entropy of two coins, with heads z and f(a): eq. (2)."""
+        inside = (z >= 0.0) & (z <= 1.0)
+        safe, a = torch.broadcast_tensors(torch.where(inside, z, 0.5), a)
+        return torch.where(inside, _Coins.apply(2 * safe - 1, 2 * safe, 2 * (1 - safe), 0.5 * a), math.inf)
+
+    def activation(self, a: Tensor) -> Tensor:
+        return a.sigmoid()
+
+    def derivative(self, a: Tensor) -> Tensor:
+        return a.sigmoid() * (-a).sigmoid()
+
+    def prox(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
+        return _smooth_prox(self, b, q)
+
+
+class Softplus(ConvexFunction):
+    """G(z) = ∫₀ᶻ log(e^t − 1)dt for z ≥ 0, f(a) = log(1 + e^a): a ReLU with a round corner.
+
+    With B(u) = ∫₀ᵘ t/(e^t − 1)dt, a Debye function, G(z) = ½z² + z·log(1 − e^−z) − B(z) and G*(a) =
+    ½f(a)² + B(f(a)), the latter by Landen's identity for the dilogarithm −Li₂(−e^a).
+    """
+
+    lower = 0.0
+    asymptotically_quadratic = True
+
+    def value(self, z: Tensor) -> Tensor:
+        safe = torch.where(z >= 0.0, z, 0.0)
+        return torch.where(z >= 0.0, 0.5 * safe.square() + _below_square(safe), math.inf)
+
+    def conjugate(self, a: Tensor) -> Tensor:
+        f = self.activation(a)
+        return 0.5 * f.square() + _debye(f)
+
+    def divergence(self, z: Tensor, a: Tensor) -> Tensor:
+        """½e² + R(z) − R(f) − R′(f)·e with f = f(a), e = z − f and R(z) = G(z) − ½z²: eq. (2)."""
+        safe, a = torch.broadcast_tensors(torch.where(z >= 0.0, z, 0.0), a)
+        return torch.where(z >= 0.0, _SoftplusDivergence.apply(safe, a), math.inf)
+
+    def activation(self, a: Tensor) -> Tensor:
+        return -torch.nn.functional.logsigmoid(-a)  # torch's softplus cuts its tail off at 20
+
+    def derivative(self, a: Tensor) -> Tensor:
+        return a.sigmoid()
+
+    def prox(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
+        return _smooth_prox(self, b, q)
+
+
+class LeakyReLU(ConvexFunction):
+    """G(z) = ½z² for z ≥ 0 and ½z²/s for z < 0, f(a) = max(a, s·a) with 0 < s ≤ 1.
+
+    Args:
+        slope: s, of f for a < 0.
+
+    Raises:
+        ValueError: a slope outside (0, 1]: for s = 0 take ``ReLU()``; above 1 f is steeper than G allows.
+    """
+
+    asymptotically_quadratic = True
+
+    def __init__(self, slope: float = 0.01):
+        if not 0 < number("slope", slope) <= 1:
+            raise ValueError(f"slope={slope} must be in (0, 1]")
+        self.slope = float(slope)
+
+    def value(self, z: Tensor) -> Tensor:
+        return 0.5 * z.square() * torch.where(z < 0, 1 / self.slope, 1.0).to(z)
+
+    def conjugate(self, a: Tensor) -> Tensor:
+        return 0.5 * a * self.activation(a)
+
+    def divergence(self, z: Tensor, a: Tensor) -> Tensor:
+        """½(z − f(a))²·G″ where z and a have one sign; elsewhere no term of eq. (2) is negative."""
+        e, opposite = z - self.activation(a), z * a < 0
+        same = 0.5 * e.square() * torch.where((z < 0) | (a < 0), 1 / self.slope, 1.0).to(e)
+        return torch.where(opposite, self.value(z) - z * a + self.conjugate(a), same)
+
+    def activation(self, a: Tensor) -> Tensor:
+        return torch.nn.functional.leaky_relu(a, self.slope)
+
+    def derivative(self, a: Tensor) -> Tensor:
+        return torch.where(a > 0, 1.0, self.slope).to(a)
+
+    def prox(self, b: Tensor, q: Tensor | float = 0.0) -> Tensor:
+        return torch.where(b > 0, b / (1.0 + q), b / (1 / self.slope + q))
+
+    def __repr__(self) -> str:
+        return f"LeakyReLU({self.slope:g})"
+
+
+def _smooth_prox(G: ConvexFunction, b: Tensor, q: Tensor | float) -> Tensor:
+    """z = f(u) where u + q·f(u) = b, by bisection; f is 1-Lipschitz and q > −1, so that u is unique."""
+    q = torch.as_tensor(q, dtype=b.dtype, device=b.device)
+    if not q.any():
+        return G.activation(b)
+    # At u = b the left side is off by q·f(b), and its slope is at least 1 + min(q, 0).
+    reach = (q * G.activation(b)).abs() / (1 + q.clamp_max(0.0))
+    low, high = b - reach, b + reach
+    for _ in range(60):
+        u = 0.5 * (low + high)
+        above = u + q * G.activation(u) > b
+        low, high = torch.where(above, low, u), torch.where(above, u, high)
+    return G.activation(0.5 * (low + high))
 
 
 class _Coins(torch.autograd.Function):
     """D(z‖a) of tanh for |z| ≤ 1, to full precision also where tanh a rounds to ±1.
 
+    Also given are 1 + z and 1 − z, which may be known better than z, and which carry no gradient.
     By symmetry a ≥ 0. With the tails t = 1 − z and q = 1 − tanh a = 2σ(−2a) of the coins and
     h(r) = (1 + r)·log(1 + r) − r,
 
@@ -196,9 +316,9 @@ class _Coins(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(z: Tensor, a: Tensor) -> Tensor:
-        z, a = torch.where(a < 0, -z, z), a.abs()
-        t, q = 1 - z, 2 * (-2 * a).sigmoid()
+    def forward(z: Tensor, heads: Tensor, tails: Tensor, a: Tensor) -> Tensor:
+        z, t, a = torch.where(a < 0, -z, z), torch.where(a < 0, heads, tails), a.abs()
+        q = 2 * (-2 * a).sigmoid()
         e = torch.where(a < 0.5, a.tanh() - z, t - q)  # both are t − q
         near = e.abs() < 0.25 * q
         # Not softplus(2a): torch cuts it off at 20, where its tail still counts.
@@ -213,11 +333,13 @@ class _Coins(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor]:
-        z, a = ctx.saved_tensors
+        z, heads, tails, a = ctx.saved_tensors
         f = a.tanh()
-        forward = (z.abs() == 1) & (z == f)  # z = f(a), which rounding has moved to the end
-        inner = torch.where(forward, 0.0, torch.where(forward, 0.0, z).atanh() - a)
-        return slope * inner, slope * (f - z)
+        # z = f(a), which rounding has moved to the end.
+        forward = ((heads == 0) | (tails == 0)) & (z == f)
+        inner = torch.where(z.abs() < 0.5, z.atanh(), 0.5 * (heads.log() - tails.log()))
+        inner = torch.where(forward, 0.0, inner - a)
+        return slope * inner, None, None, slope * (f - z)
 
 
 def _excess(r: Tensor) -> Tensor:
@@ -234,3 +356,61 @@ def _excess(r: Tensor) -> Tensor:
         series = (series + 1 / i) * square
     close = 2 * (square + (1 + v) * v * series) / (1 - v)
     return torch.where(near, close, torch.special.xlog1py(1 + r, r) - r)
+
+
+class _SoftplusDivergence(torch.autograd.Function):
+    """D(z‖a) of softplus for z ≥ 0: ½e² + R(z) + B(f) − z·log σ(a), where log σ(a) = R′(f).
+
+    Near f the three last terms cancel; there they are the integral of e·(R′(f + se) − R′(f)) over
+    s in [0, 1], by Gauss and Legendre's rule: its integrand is smooth. Slopes are R′(z) + z − a and
+    f(a) − z.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, a: Tensor) -> Tensor:
+        f = -torch.nn.functional.logsigmoid(-a)
+        e = z - f
+        near = e.abs() < 0.25 * f.clamp_max(1.0)
+        e_near, f_near = torch.where(near, e, 0.0), torch.where(near, f, 1.0)
+        close = sum(weight * e_near * torch.log1p(-torch.expm1(-s * e_near) / torch.expm1(f_near))
+                    for s, weight in zip(*_LEGENDRE))
+        far = _below_square(z) + _debye(f) - z * torch.nn.functional.logsigmoid(a)
+        return 0.5 * e.square() + torch.where(near, close, far)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor]:
+        z, a = ctx.saved_tensors
+        f = -torch.nn.functional.logsigmoid(-a)
+        forward = (z == 0) & (f == 0)  # z = f(a), which rounding has moved to the end
+        inner = torch.where(forward, 0.0, z + (-torch.expm1(-z)).log() - a)
+        return slope * inner, slope * (f - z)
+
+
+def _below_square(z: Tensor) -> Tensor:
+    """R(z) = z·log(1 − e^−z) − B(z) = G(z) − ½z² of softplus, for z ≥ 0."""
+    return torch.special.xlogy(z, -torch.expm1(-z)) - _debye(z)
+
+
+def _debye(u: Tensor) -> Tensor:
+    """B(u) = ∫₀ᵘ t/(e^t − 1)dt for u ≥ 0; by its series for small u, by B(u) = π²/6 − u·v − B(v) with
+    e^−v = 1 − e^−u for others."""
+    v = -torch.log1p(-(-u.clamp_min(0.5)).exp())
+    small = torch.where(u < 1, u, v)
+    square, series = small.square(), torch.zeros_like(small)
+    for b in _DEBYE:
+        series = (series + b) * square
+    series = small * (1 - 0.25 * small + series)
+    return torch.where(u < 1, series, math.pi**2 / 6 - u * v - series)
+
+
+#: B_2k/(2k + 1)! for k = 10, …, 1, with the Bernoulli numbers B_2k.
+_DEBYE = tuple(bernoulli / math.factorial(2 * k + 1) for k, bernoulli in zip(range(10, 0, -1), (
+    -174611 / 330, 43867 / 798, -3617 / 510, 7 / 6, -691 / 2730, 5 / 66, -1 / 30, 1 / 42, -1 / 30, 1 / 6)))
+#: Nodes and weights of Gauss and Legendre's rule on [0, 1].
+_LEGENDRE = tuple(zip(*((0.5 + 0.5 * float(s), 0.5 * float(w)) for s, w in zip(*leggauss(7)))))

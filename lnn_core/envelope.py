@@ -5,7 +5,7 @@ fixed (envelope theorem), and all of it is in the errors e_k = −∂U/∂a_k:
 
     ∂E/∂W_kj = −Σ e_k z_jᵀ (over the batch),    ∂E/∂b_k = −Σ e_k,    ∂E/∂x = −Σ_k W_k0ᵀe_k.
 
-One product per weight matrix, as many as the last step of back-propagation.
+One product per connection, as many as the last step of back-propagation.
 
 z moves with the weights, so that with z held fixed *second* derivatives are wrong: asking
 for them raises an error.
@@ -26,8 +26,7 @@ def minima(net: LiftedNetwork, x: Tensor, end: Iterate) -> Tensor:
 
     ``end`` is where inference ended for one or more copies of the batch, one after the other.
     """
-    weights, biases = net.tensors()
-    return _Envelope.apply(net, end, x, *weights, *biases)
+    return _Envelope.apply(net, end, x, *net.tensors())
 
 
 def once(values: Tensor) -> Tensor:
@@ -37,30 +36,32 @@ def once(values: Tensor) -> Tensor:
 
 class _Envelope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, net: LiftedNetwork, end: Iterate, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx, net: LiftedNetwork, end: Iterate, x: Tensor, *tensors: Tensor) -> Tensor:
         ctx.net, ctx.end = net, end
-        ctx.save_for_backward(x, *parameters)  # so that torch notices weights changed since
+        ctx.save_for_backward(x, *tensors)  # so that torch notices weights changed since
         return end.energy.reshape(-1, len(x))
 
     @staticmethod
     @own_precision
     def backward(ctx, slope: Tensor):
-        x, *parameters = ctx.saved_tensors
+        x, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
-            slope = _Last.apply(slope, x, *parameters)
-        net, z, edges, copies = ctx.net, ctx.end.z, len(ctx.net.edges), len(slope)
+            slope = _Last.apply(slope, x, *tensors)
+        net, z, copies = ctx.net, ctx.end.z, len(slope)
         slopes = -slope.reshape(-1, 1)
         e = [None] + [slopes * e_k for e_k in ctx.end.e[1:]]
-        # The input is the same for all copies: what reaches it adds up first.
-        first = {k: e[k] if copies == 1 else e[k].view(copies, *x.shape[:1], -1).sum(0)
-                 for j, k in net.edges if j == 0}
-        wanted = ctx.needs_input_grad[2:]
-        to_x = (sum(first[k] @ W for (j, k), W in zip(net.edges, parameters) if j == 0)
-                if wanted[0] else None)
-        to_W = [(e[k].T @ z[j] if j else first[k].T @ x) if want else None
-                for (j, k), want in zip(net.edges, wanted[1:])]
-        to_b = [e_k.sum(0) if want else None for e_k, want in zip(e[1:], wanted[1 + edges:])]
-        return None, None, to_x, *to_W, *to_b
+        to_x_wanted, *wanted = ctx.needs_input_grad[2:]
+        to_x, found = None, []
+        for i, (j, k) in enumerate(net.edges):
+            affine, source, error = net.connection(i), z[j], e[k]
+            if j == 0:  # the input is the same for all copies: what reaches it adds up first
+                source, error = x, error if copies == 1 else error.view(copies, len(x), -1).sum(0)
+                if to_x_wanted:
+                    sent = affine.transpose(error)
+                    to_x = sent if to_x is None else to_x + sent
+            own, wanted = wanted[:len(affine.tensors)], wanted[len(affine.tensors):]
+            found += affine.gradients(source, error, own)
+        return None, None, to_x, *found
 
 
 class _Once(torch.autograd.Function):

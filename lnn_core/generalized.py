@@ -99,7 +99,7 @@ class Distance(ABC):
     def check(self, objective: GeneralizedAROVR, net: LiftedNetwork, x: Tensor,
               loss: Loss) -> None:
         """ValueError where (10) has no finite maximum, or the distance does not fit."""
-        objective.check_beta(net, loss.curvature)
+        objective.check_beta(net, loss)
 
     def maximise(self, objective: GeneralizedAROVR, net: LiftedNetwork, x: Tensor,
                  loss: Loss) -> tuple[Pair, Report]:
@@ -126,7 +126,8 @@ class ElementWise(Distance):
 
     which leaves max_z c·ℓ(z) − U(z; x)/β with c = 2λγ_L/(2λγ_L − βq), eq. (13): AROVR
     with a larger loss, c·AROVR_{cβ}. Finite only for 2λγ_L > βq and cβq < γ_L of U.
-    (Where the domain of z_L has an end, z⁻ may stop there: both are then found jointly.)
+    (Where the domain of z_L has an end, z⁻ may stop there, and with cross-entropy there is no such
+    formula: both are then found jointly.)
 
     Args:
         gamma: L positive entries, each a number or a tensor of shape (d_k,), as ``Reweighted``.
@@ -141,7 +142,7 @@ class ElementWise(Distance):
 
     def check(self, objective, net, x, loss):
         self.weighted.check(net)
-        if all(map(math.isfinite, self._ends(objective, net))):
+        if not loss.is_quadratic or all(map(math.isfinite, self._ends(objective, net))):
             return super().check(objective, net, x, loss)
         bound, q = 2 * objective.weight * self.weighted.curvature(net.depth), loss.curvature
         steepest = largest(q)
@@ -149,17 +150,16 @@ class ElementWise(Distance):
             raise ValueError(f"beta={objective.beta:g} must be below 2*weight*gamma_L"
                              f"{'' if steepest == 1 else f'/{steepest:g}'}={bound / steepest:g} of "
                              "the distance, or z⁻ runs to infinity (Zach 2025, eq. 13)")
-        objective.check_beta(net, q * bound / (bound - objective.beta * q))
+        objective.check_beta(net, (bound / (bound - objective.beta * q)) * loss)
 
     def maximise(self, objective, net, x, loss):
-        if any(map(math.isfinite, self._ends(objective, net))):
+        if not loss.is_quadratic or any(map(math.isfinite, self._ends(objective, net))):
             return super().maximise(objective, net, x, loss)
         bound = 2 * objective.weight * self.weighted.gamma[-1]
         left = bound - objective.beta * loss.curvature
         energy = Energy(objective.potential, -objective.beta * (bound / left) * loss)
         z, report = infer(net, x, energy, solver=objective.solver)
-        slope = loss.curvature * z[-1] - loss.pull
-        return ([*z[:-1], z[-1] + objective.beta * slope / left], z), report
+        return ([*z[:-1], z[-1] + objective.beta * loss.gradient(z[-1]) / left], z), report
 
     @staticmethod
     def _ends(objective: GeneralizedAROVR, net: LiftedNetwork) -> tuple[float, float]:
@@ -189,7 +189,7 @@ class PotentialDistance(Distance):
         return self.potential(net, z)
 
     def check(self, objective, net, x, loss):
-        AROVR(objective.beta, potential=self._scaled(objective)).check_beta(net, loss.curvature)
+        AROVR(objective.beta, potential=self._scaled(objective)).check_beta(net, loss)
         objective.potential.check(net)
 
     def maximise(self, objective, net, x, loss):

@@ -132,7 +132,7 @@ class _Linearised:
 
     def __init__(self, net: LiftedNetwork, dtype: torch.dtype = torch.float64):
         self.weights = [weight.to(dtype) for weight in _weights(net)]
-        biases = [b.detach().to(dtype) for b in net.tensors()[1]] or [None] * net.depth
+        biases = [b if b is None else b.detach().to(dtype) for b in net.biases]
         self.layers = list(zip(net.functions, self.weights, biases))
         # W_1W_1ᵀ = root·rootᵀ with at most d_1 columns: many fewer than an image has pixels.
         self.root = torch.linalg.qr(self.weights[0].mT, mode="r").R.mT
@@ -206,4 +206,4 @@ def _weights(net: LiftedNetwork) -> list[Tensor]:
     if not net.is_chain:
         raise ValueError(f"Lipschitz bounds are for chains; the network has {list(net.edges)}")
     check_finite_weights(net)
-    return [weight.detach().double() for weight in net.tensors()[0]]
+    return [weight.detach().double() for weight in net.weights]

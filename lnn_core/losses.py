@@ -1,16 +1,18 @@
 """Losses on the output activations, and the arithmetic that objectives do with them.
 
-Every loss here is a weighted sum of Euclidean losses plus a linear one,
+Every loss here is a weighted sum of Euclidean losses, a linear one, and a log-partition function,
 
-    ℓ(z_L) = Σ_i w_i·½‖z_L − y_i‖² + gᵀz_L,
+    ℓ(z_L) = Σ_i w_i·½‖z_L − y_i‖² + gᵀz_L + s·lse(z_L),    lse(z) = log Σ_c exp(z_c),
 
 which is closed under what the objectives need: ``beta * loss``, ``-loss`` and
-``attack + loss``. What inference asks of a loss is its gradient, which is
-``curvature · z_L − pull``: one number and one tensor, whatever the sum.
+``attack + loss``. Cross-entropy with the distribution y is lse(z_L) − yᵀz_L. What inference asks
+of a loss is its gradient, ``curvature · z_L − pull + s·softmax(z_L)``, and between which bounds
+its second derivatives lie.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
@@ -18,12 +20,12 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from .kinds import expect, expect_function, expect_generator
+from .kinds import expect, expect_function, expect_generator, number
 
 
 @dataclass(frozen=True)
 class Loss:
-    """ℓ(z) = Σ_i w_i·½‖z − y_i‖² + gᵀz for z of shape (batch, d_L); one value per sample.
+    """ℓ(z) = Σ_i w_i·½‖z − y_i‖² + gᵀz + s·lse(z) for z of shape (batch, d_L); one value per sample.
 
     A weight, like the factor of ``factor * loss``, is a number, or a tensor that broadcasts
     to (batch, d_L): shape (batch, 1) gives every sample a weight of its own, (d_L,) every
@@ -32,14 +34,26 @@ class Loss:
     Args:
         terms: the pairs (w_i, y_i).
         slope: g, which broadcasts to (batch, d_L); None for zero.
+        partition: s, a number or a tensor that broadcasts to (batch, 1).
     """
 
     terms: tuple[tuple[float | Tensor, Tensor], ...] = ()
     slope: Tensor | None = None
+    partition: float | Tensor = 0.0
 
     def __call__(self, z: Tensor) -> Tensor:
         """ℓ(z), shape (batch,)."""
-        parts = [] if self.slope is None else [(self.slope * z).sum(-1)]
+        parts, linear = [], z
+        if not self.is_quadratic:
+            # Outputs count from the largest one: what they have in common cancels out of
+            # cross-entropy, and would take digits from what is left.
+            top = z.detach().amax(-1, keepdim=True)
+            linear = z - top
+            common = self.partition if self.slope is None else (
+                self.partition + self.slope.expand_as(z).sum(-1, keepdim=True))
+            parts.append((self.partition * linear.logsumexp(-1, keepdim=True) + common * top)[..., 0])
+        if self.slope is not None:
+            parts.append((self.slope * linear).sum(-1))
         for weight, target in self.terms:
             gap = z - target
             if isinstance(weight, Tensor):
@@ -49,13 +63,60 @@ class Loss:
         return _sum(parts) if parts else z.new_zeros(len(z))
 
     @property
+    def is_quadratic(self) -> bool:
+        """Whether s = 0."""
+        return isinstance(self.partition, (int, float)) and self.partition == 0
+
+    @property
     def curvature(self) -> float | Tensor:
-        """q = Σ_i w_i: the loss is q-strongly convex (concave when negative)."""
+        """q = Σ_i w_i, the second derivative of the Euclidean part."""
         return _sum([weight for weight, _ in self.terms])
 
     @property
+    def curvature_bounds(self) -> tuple[float, float]:
+        """The least and the greatest curvature that any output of any sample can have."""
+        least, greatest = self.curvatures
+        return smallest(least), largest(greatest)
+
+    @property
+    def curvatures(self) -> tuple[float | Tensor, float | Tensor]:
+        """q + min(0, s/2) and q + max(0, s/2), which broadcast to (batch, d_L).
+
+        The Hessian of lse is diag(p) − ppᵀ with p = softmax(z): between 0 and ½ (Böhning 1992).
+        """
+        q, half = self.curvature, 0.5 * torch.as_tensor(self.partition)
+        return (q, q) if self.is_quadratic else (q + half.clamp_max(0.0), q + half.clamp_min(0.0))
+
+    @property
+    def lipschitz(self) -> Tensor | float:
+        """max_z ‖∇ℓ(z)‖, shape (batch,); infinite with a Euclidean part.
+
+        ∇ℓ = g + s·p is longest where p is a corner of the simplex, as norms are convex: √2 for
+        cross-entropy and labels.
+        """
+        if self.terms:
+            return math.inf
+        g, s = torch.zeros(1, 1) if self.slope is None else self.slope, self.partition
+        squares = g.square().sum(-1, keepdim=True) + s**2 + 2 * (s * g).amax(-1, keepdim=True)
+        return squares.clamp_min(0.0).sqrt()[..., 0]
+
+    def curvature_along(self, z: Tensor, d: Tensor) -> float | Tensor:
+        """dᵀ∇²ℓ(z)d/‖d‖², shape (batch, 1); plain q for a quadratic loss."""
+        if self.is_quadratic:
+            return self.curvature
+        p, squares = z.softmax(-1), d.square()
+        size = squares.sum(-1, keepdim=True).clamp_min(torch.finfo(d.dtype).tiny)
+        spread = (p * squares).sum(-1, keepdim=True) - (p * d).sum(-1, keepdim=True).square()
+        return ((self.curvature * squares).sum(-1, keepdim=True) + self.partition * spread) / size
+
+    def gradient(self, z: Tensor) -> Tensor:
+        """∇ℓ(z) = q·z − c + s·softmax(z), shape (batch, d_L)."""
+        slope = self.curvature * z - self.pull
+        return slope if self.is_quadratic else slope + self.partition * z.softmax(-1)
+
+    @property
     def pull(self) -> Tensor | float:
-        """c = Σ_i w_i·y_i − g, so that ∇ℓ(z) = q·z − c."""
+        """c = Σ_i w_i·y_i − g: the Euclidean and the linear part have the gradient q·z − c."""
         parts = [weight * target for weight, target in self.terms]
         return _sum(parts if self.slope is None else [*parts, -self.slope])
 
@@ -69,28 +130,32 @@ class Loss:
             check_entry("a target", target, samples, width, dtype)
             check_entry("a weight", weight, samples, width, dtype)
         check_entry("the slope", self.slope, samples, width, dtype)
+        check_entry("the weight of cross-entropy", self.partition, samples, 1, dtype)
 
     def tensors(self) -> list[Tensor]:
         """All tensors that the loss holds."""
-        return [entry for pair in (*self.terms, (self.slope,)) for entry in pair
+        return [entry for pair in (*self.terms, (self.slope, self.partition)) for entry in pair
                 if isinstance(entry, Tensor)]
 
     def take(self, rows: Tensor) -> Loss:
         """The loss of these samples of the batch, which may repeat."""
         return Loss(tuple((take_rows(weight, rows), take_rows(target, rows))
-                          for weight, target in self.terms), take_rows(self.slope, rows))
+                          for weight, target in self.terms),
+                    take_rows(self.slope, rows), take_rows(self.partition, rows))
 
     def __add__(self, other: Loss) -> Loss:
         if not isinstance(other, Loss):
             return NotImplemented
         slopes = [slope for slope in (self.slope, other.slope) if slope is not None]
-        return Loss(self.terms + other.terms, _sum(slopes) if slopes else None)
+        return Loss(self.terms + other.terms, _sum(slopes) if slopes else None,
+                    self.partition + other.partition)
 
     def __mul__(self, factor: float | Tensor) -> Loss:
         if not isinstance(factor, (Real, Tensor)):
             return NotImplemented
         return Loss(tuple((factor * weight, target) for weight, target in self.terms),
-                    None if self.slope is None else factor * self.slope)
+                    None if self.slope is None else factor * self.slope,
+                    self.partition if self.is_quadratic else factor * self.partition)
 
     __rmul__ = __mul__
 
@@ -172,6 +237,41 @@ def Euclidean(target: Tensor) -> Loss:  # a function that reads as the name of a
     """
     expect("target", target, Tensor, "a tensor of shape (batch, d_L)")
     return Loss(terms=((1.0, target),))
+
+
+def CrossEntropy(target: Tensor, *, label_smoothing: float = 0.0, weight: Tensor | None = None) -> Loss:
+    """ℓ(z) = −Σ_c w_c·y_c·log softmax(z)_c, as ``torch.nn.functional.cross_entropy`` for each sample.
+
+    z are logits: the output layer must be linear (``Identity``). Convex, ½-smooth and √2-Lipschitz for
+    distributions y and w = 1, so that AROVR with it is finite for every β. Options are set with
+    ``functools.partial(CrossEntropy, label_smoothing=0.1)``; one weight per sample, w of shape (batch, 1),
+    with ``lambda y: w * CrossEntropy(y)``. A mean over the batch does not divide by the weights' mean, as
+    torch's does.
+
+    Args:
+        target: y, shape (batch, d_L): probabilities, one row per sample. Integer labels become such
+            rows in an objective.
+        label_smoothing: ε in [0, 1]: y counts as (1 − ε)·y + ε/d_L.
+        weight: w, one number per class, shape (d_L,), not negative.
+
+    Raises:
+        ValueError: a probability or a weight that is negative, or ε outside [0, 1].
+    """
+    expect("target", target, Tensor, "a tensor of shape (batch, d_L)")
+    if not target.is_floating_point() or target.ndim != 2:
+        raise ValueError(f"target has dtype {target.dtype} and shape {tuple(target.shape)}; expected probabilities "
+                         "of shape (batch, d_L), such as one_hot(labels, classes).float()")
+    if not 0 <= number("label_smoothing", label_smoothing) <= 1:
+        raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1]")
+    for name, entry in (("target", target), ("weight", weight)):
+        if entry is not None and smallest(entry) < 0:
+            raise ValueError(f"{name} holds {smallest(entry):g}; it must not be negative")
+    if label_smoothing:
+        target = (1 - label_smoothing) * target + label_smoothing / target.shape[1]
+    if weight is not None:
+        expect("weight", weight, Tensor, "a tensor of shape (d_L,)")
+        target = weight.to(target) * target
+    return Loss(slope=-target, partition=target.sum(1, keepdim=True))
 
 
 def Linear(slope: Tensor) -> Loss:

@@ -12,40 +12,22 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from .connections import Connection, Matrix, Shape, connection
 from .convex import ConvexFunction, Identity, ReLU
 from .kinds import described, expect, expect_sequence, integers
 
 Activations = list[Tensor]
 
 
-class Parameters(nn.ParameterList):
-    """A parameter list that torch's tools can work on: a call returns its entries.
-
-    ``torch.nn.utils.parametrize`` puts a computed entry in an original's place, pruning and
-    the older ``weight_norm`` and ``spectral_norm`` do so just before the module is called.
-    """
-
-    __call__ = nn.Module.__call__  # ParameterList's own refuses
-
-    def forward(self) -> list[Tensor]:
-        """The entries in the order of their numbers, whatever stands in for them."""
-        plain = self._parameters  # its look-up takes a tenth of getattr's time
-        return [plain[name] if name in plain else getattr(self, name)
-                for name in map(str, range(len(self)))]
-
-    def entries(self) -> list[Tensor]:
-        """``self()`` where one of torch's tools waits for the call. Elsewhere without one, which
-        costs less, and counters of operations, which look at what every call returns, need not
-        make sense of a list of parameters."""
-        return self() if self._forward_pre_hooks else self.forward()
-
-
 class LiftedNetwork(nn.Module):
     """Layers z_k = f_k(a_k) with pre-activations a_k = Σ_j W_kj z_j + b_k.
 
+    Fully connected; :func:`~lnn_core.lift` makes one of any affine torch modules.
+
     Args:
         sizes: (d_0, d_1, …, d_L); d_0 is the input's dimension.
-        activation: the convex function of the hidden layers, or one for each of them.
+        activation: the convex function of the hidden layers, or one for each of them. torch's
+            activation modules, such as ``nn.ReLU()``, stand for theirs.
         output: the convex function of the output layer (default: ``Identity``).
         edges: the pairs (j, k) for which z_j feeds layer k. Default: the chain (0, 1), (1, 2), …,
             eq. (1)–(3) of Zach (2025). Any j < k is allowed, which is the strictly lower-triangular
@@ -57,11 +39,15 @@ class LiftedNetwork(nn.Module):
         dtype: of weights and activations, as for torch's modules.
         device: of the weights, as for torch's modules.
 
-    torch's tools for parameters are applied to an entry of ``weights`` or ``biases``, named
-    by its number: ``prune.l1_unstructured(net.weights, "0", 0.5)``,
-    ``parametrizations.spectral_norm(net.weights, "0")``. A forward pass, an inference, an
-    objective or a bound computes such an entry once. What asks for ``nn.Linear`` modules
-    (quantisation, fusing, hooks on a layer's output) is not supported.
+    Attributes:
+        connections: the module of every edge, in the order of ``edges``: an ``nn.Linear`` each, of
+            which the first one into a layer has its bias. torch's tools work on them as on any
+            module: ``prune.l1_unstructured(net.connections[0], "weight", 0.5)``.
+        shapes: that of one sample of z_0, z_1, …, z_L as the modules see them. Activations are kept
+            flat, ``sizes[k]`` numbers per sample.
+
+    A forward pass ``net(x)`` calls the modules. Inference, objectives and bounds read their
+    parameters once, so that hooks on a module's input or output do not run there.
 
     Raises:
         TypeError: sizes or edges that are not integers, activations that are not a ConvexFunction.
@@ -69,8 +55,8 @@ class LiftedNetwork(nn.Module):
             that would close a cycle, or a layer that nothing feeds.
     """
 
-    #: The weights and biases of a network made by ``fixed``.
-    _fixed: tuple[list[Tensor], list[Tensor]] | None = None
+    #: The connections of a network made by ``fixed``.
+    _fixed: list[Connection] | None = None
 
     def __init__(
         self,
@@ -86,76 +72,145 @@ class LiftedNetwork(nn.Module):
         device: torch.device | str | None = None,
     ):
         super().__init__()
-        self.sizes = checked_sizes(sizes)
+        sizes = checked_sizes(sizes)
+        functions = checked_functions(len(sizes) - 1, activation, output)
+        edges = checked_edges(len(sizes) - 1, edges)
+        first = {k: i for i, (_, k) in reversed(list(enumerate(edges)))}
+        modules = [nn.Linear(sizes[j], sizes[k], bias and first[k] == i, dtype=dtype, device="meta")
+                   for i, (j, k) in enumerate(edges)]
+        self._build(edges, modules, functions, [(size,) for size in sizes])
+        self.to_empty(device=torch.get_default_device() if device is None else device)
+        self.reset_parameters(init, generator)
+
+    @classmethod
+    def of(cls, edges: Sequence[tuple[int, int]], modules: Sequence[nn.Module],
+           functions: Sequence[ConvexFunction], shapes: Sequence[Shape]) -> LiftedNetwork:
+        """The network whose edges are these affine modules, between samples of these shapes.
+
+        What :func:`~lnn_core.lift` returns; nothing is checked.
+        """
+        net = object.__new__(cls)
+        nn.Module.__init__(net)
+        net._build(edges, modules, functions, shapes)
+        return net.train(any(module.training for module in modules))
+
+    def _build(self, edges, modules, functions, shapes) -> None:
+        self.shapes = tuple(map(tuple, shapes))
+        self.sizes = tuple(map(math.prod, self.shapes))
         self.depth = len(self.sizes) - 1
-        self.functions = checked_functions(self.depth, activation, output)
-        self.edges = _checked_edges(self.depth, edges)
+        self.functions = tuple(functions)
+        self.edges = tuple(edges)
+        self.connections = nn.ModuleList(modules)
         self._incoming = [[(i, j) for i, (j, to) in enumerate(self.edges) if to == k]
                           for k in range(self.depth + 1)]
         self._outgoing = [[(i, k) for i, (j, k) in enumerate(self.edges) if j == source]
                           for source in range(self.depth + 1)]
         self._hidden_fed = tuple(k for k in range(1, self.depth + 1)
-                             if any(j for _, j in self._incoming[k]))
-        factory = {"dtype": dtype, "device": device}
-        self.weights = Parameters(
-            torch.empty(self.sizes[k], self.sizes[j], **factory) for j, k in self.edges)
-        self.biases = Parameters(
-            torch.zeros(size, **factory) for size in self.sizes[1:]) if bias else None
-        self.reset_parameters(init, generator)
+                                 if any(j for _, j in self._incoming[k]))
 
     @torch.no_grad()
     def reset_parameters(self, init: str = "uniform",
                          generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights; the fan-in of a layer counts all that feeds it."""
-        for (_, k), weight in zip(self.edges, self.weights):
-            if not isinstance(weight, nn.Parameter):
-                raise TypeError(f"a weight into layer {k} is computed by one of torch's tools; "
-                                "draw fresh weights before they are applied")
-            draw_weight(weight, sum(self.sizes[j] for _, j in self._incoming[k]), init, generator)
+        """Draw fresh weights; the fan-in of a layer counts all that feeds it. Biases become zero.
+
+        Raises:
+            TypeError: a connection that is not an ``nn.Linear``, or whose weight is computed by one of
+                torch's tools.
+        """
+        for (_, k), module in zip(self.edges, self.connections):
+            if type(module) is not nn.Linear or not isinstance(module.weight, nn.Parameter):
+                raise TypeError(f"a connection into layer {k} is {described(module)} and not a plain nn.Linear: "
+                                "draw its weights before it is lifted, and before torch's tools compute them")
+            draw_weight(module.weight, sum(self.sizes[j] for _, j in self._incoming[k]), init, generator)
+            if module.bias is not None:
+                module.bias.zero_()
+
+    def train(self, mode: bool = True) -> LiftedNetwork:
+        """As for torch's modules; batch normalisation stays frozen."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+    @property
+    def input_shape(self) -> Shape:
+        """The shape of one sample of x."""
+        return self.shapes[0]
 
     def function(self, k: int) -> ConvexFunction:
         """The convex function G_k of layer k = 1, …, L."""
         return self.functions[k - 1]
 
+    def connection(self, i: int) -> Connection:
+        """The affine map of edge number i, with its parameters as they are now."""
+        if self._fixed is not None:
+            return self._fixed[i]
+        return connection(self.connections[i], self.shapes[self.edges[i][0]])
+
     def weight(self, k: int, j: int | None = None) -> Tensor:
-        """W from z_j to layer k, shape (d_k, d_j); by default from the layer before."""
+        """W from z_j to layer k, shape (d_k, d_j); by default from the layer before.
+
+        Raises:
+            ValueError: no such connection.
+            TypeError: a connection that is not a matrix.
+        """
         edge = (k - 1 if j is None else j, k)
         if edge not in self.edges:
             raise ValueError(f"no connection {edge}; the network has {list(self.edges)}")
-        return self.tensors()[0][self.edges.index(edge)]
+        return self._matrix(self.edges.index(edge)).weight
 
-    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The weight of every edge, and the biases of layers 1…L (or none), as they are now.
+    @property
+    def weights(self) -> list[Tensor]:
+        """The matrix W_kj of every edge (j, k); TypeError where one is another module."""
+        return [self._matrix(i).weight for i in range(len(self.edges))]
 
-        What is not a plain parameter is computed, with its gradient.
-        """
-        return self._fixed or (self.weights.entries(),
-                               [] if self.biases is None else self.biases.entries())
+    @property
+    def biases(self) -> list[Tensor | None]:
+        """b_k of the layers 1, …, L, None for those without; TypeError as for ``weights``."""
+        found = []
+        for k in range(1, self.depth + 1):
+            own = [b for i, _ in self._incoming[k] for b in self._matrix(i).tensors[1:]]
+            found.append(sum(own[1:], own[0]) if own else None)
+        return found
+
+    def _matrix(self, i: int) -> Matrix:
+        found = self.connection(i)
+        if not isinstance(found, Matrix):
+            raise TypeError(f"connection {self.edges[i]} is {described(self.connections[i])}; this needs a matrix, "
+                            "nn.Linear")
+        return found
+
+    def tensors(self) -> list[Tensor]:
+        """What all connections are made of, as it is now: what is not a plain parameter is computed."""
+        return [tensor for i in range(len(self.edges)) for tensor in self.connection(i).tensors]
 
     def fixed(self, dtype: torch.dtype | None = None) -> LiftedNetwork:
-        """This network with its weights and biases computed once, and in the dtype asked for.
+        """This network with its connections read once, and in the dtype asked for.
 
         Reading them is faster, and they do not change: a spectral norm's power iteration,
         for one, moves on whenever its weight is computed. Gradients reach the parameters.
         """
-        weights, biases = self.tensors()
-        if self._fixed is not None and dtype in (None, weights[0].dtype):
+        connections = [self.connection(i) for i in range(len(self.edges))]
+        if self._fixed is not None and dtype in (None, self.dtype):
             return self
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
-        view.__dict__["_fixed"] = (weights, biases) if dtype is None else (
-            [W.to(dtype) for W in weights], [b.to(dtype) for b in biases])
+        view.__dict__["_fixed"] = connections if dtype is None else [A.to(dtype) for A in connections]
         return view
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the weights, and so of inputs and activations."""
-        return self.tensors()[0][0].dtype
+        return self._like().dtype
 
-    def weights_into(self, k: int) -> list[tuple[int, Tensor]]:
-        """The layers j that feed layer k (0 is the input), each with its W_kj."""
-        weights, _ = self.tensors()
-        return [(j, weights[i]) for i, j in self._incoming[k]]
+    def _like(self) -> Tensor:
+        """A tensor of the network's type, on its device."""
+        return next(A.tensors[0] for A in map(self.connection, range(len(self.edges))) if A.tensors)
+
+    def connections_into(self, k: int) -> list[tuple[int, Connection]]:
+        """The layers j that feed layer k (0 is the input), each with its affine map."""
+        return [(j, self.connection(i)) for i, j in self._incoming[k]]
 
     @property
     def is_chain(self) -> bool:
@@ -165,11 +220,9 @@ class LiftedNetwork(nn.Module):
     def preactivation(self, k: int, z: Activations) -> Tensor:
         """a_k = Σ_j W_kj z_j + b_k, shape (batch, d_k)."""
         (first, j), *rest = self._incoming[k]
-        weights, biases = self.tensors()
-        bias = biases[k - 1] if biases else None
-        a = nn.functional.linear(z[j], weights[first], bias)
+        a = self.connection(first)(z[j])
         for i, j in rest:
-            a = a + nn.functional.linear(z[j], weights[i])
+            a = a + self.connection(i)(z[j])
         return a
 
     def feedback(self, k: int, errors: Sequence[Tensor | None]) -> Tensor | None:
@@ -177,8 +230,7 @@ class LiftedNetwork(nn.Module):
 
         ``errors[k′]`` has shape (batch, d_k′). Returns None for the output layer.
         """
-        weights, _ = self.tensors()
-        signals = [errors[child] @ weights[i] for i, child in self._outgoing[k]]
+        signals = [self.connection(i).transpose(errors[child]) for i, child in self._outgoing[k]]
         return sum(signals[1:], signals[0]) if signals else None
 
     def children_of(self, k: int) -> list[int]:
@@ -191,15 +243,21 @@ class LiftedNetwork(nn.Module):
         return self._hidden_fed
 
     def activations(self, x: Tensor) -> Activations:
-        """The forward pass z*: [x, z_1, …, z_L] with z_k = f_k(a_k) and U(z*; x) = 0."""
-        net, z = self.fixed(), [x]
+        """The forward pass z*: [x, z_1, …, z_L], flat, with z_k = f_k(a_k) and U(z*; x) = 0."""
+        net, z = self.fixed(), [x.flatten(1)]
         for k in range(1, self.depth + 1):
             z.append(self.function(k).activation(net.preactivation(k, z)))
         return z
 
     def forward(self, x: Tensor) -> Tensor:
         """The output z_L of the forward pass, shape (batch, d_L)."""
-        return self.activations(x)[-1]
+        if self._fixed is not None:
+            return self.activations(x)[-1]
+        z = [x]  # not flat: in the shapes that the modules expect
+        for k in range(1, self.depth + 1):
+            first, *others = (self.connections[i](z[j]) for i, j in self._incoming[k])
+            z.append(self.function(k).activation(sum(others, first)))
+        return z[-1].flatten(1) if len(self.shapes[-1]) > 1 else z[-1]
 
     def extra_repr(self) -> str:
         arrows = "" if self.is_chain else f", edges={list(self.edges)}"
@@ -255,7 +313,7 @@ def checked_functions(depth: int, activation, output) -> tuple[ConvexFunction, .
     return functions
 
 
-def _checked_edges(depth: int, edges) -> tuple[tuple[int, int], ...]:
+def checked_edges(depth: int, edges) -> tuple[tuple[int, int], ...]:
     if edges is None:
         return tuple((k - 1, k) for k in range(1, depth + 1))
     what = "pairs (j, k) of layers"

@@ -29,7 +29,7 @@ from .checks import as_targets, check_double, no_transforms, number, own_precisi
 from .inference import Report, checked_solver, minimise
 from .inference.iterate import Solver
 from .kinds import expect, expect_function
-from .losses import Euclidean, Loss, LossFamily, Targeted, checked_family, largest, loss_of
+from .losses import Euclidean, Loss, LossFamily, Targeted, checked_family, loss_of
 from .network import LiftedNetwork
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, checked_potential, innermost
 from .tilts import Tilt
@@ -154,7 +154,7 @@ class _Alerts:
 def _beyond_border(net: LiftedNetwork, x: Tensor, energy: Energy) -> Tensor | bool:
     """Whether no local optimum next to the forward pass is left, after ``stability_threshold``."""
     U, gamma = innermost(energy.potential)
-    if not isinstance(U, (FenchelYoung, LeastSquares)):
+    if not (isinstance(U, (FenchelYoung, LeastSquares)) and energy.output.is_quadratic):
         return False
     push = -1.0 * energy.output.curvature
     return stability_threshold(net, x, gamma, base=U, curvature=push) < 1
@@ -240,16 +240,17 @@ class LiftedObjective(Objective):
             warnings.warn(text, StabilityWarning, stacklevel=2)
         return values
 
-    def check_beta(self, net: LiftedNetwork, curvature: float | Tensor) -> None:
-        """ValueError unless U − β·h is bounded in z_L for an h of (at most) this curvature."""
+    def check_beta(self, net: LiftedNetwork, h: Loss) -> None:
+        """ValueError unless U − β·h is strictly convex in z_L."""
         self.potential.check(net)
-        curvature = largest(curvature)
+        curvature = h.curvature_bounds[1]
         gamma = self.potential.curvature(net.depth)
         if not self.beta * curvature < gamma:
             bound = gamma / curvature
+            why = ("the adversary drives the output to infinity (Zach 2025, section 3.1)" if h.is_quadratic
+                   else "the output layer's problem may have several solutions")
             raise ValueError(f"beta={self.beta:g} must be below gamma_L"
-                             f"{'' if curvature == 1 else f'/{curvature:g}'}={bound:g}, or the "
-                             "adversary drives the output to infinity (Zach 2025, section 3.1)")
+                             f"{'' if curvature == 1 else f'/{curvature:g}'}={bound:g}, or {why}")
 
 
 class ROVR(LiftedObjective):
@@ -293,7 +294,7 @@ class AROVR(LiftedObjective):
 
     def value(self, net, x, target):
         U, loss = self.potential, loss_of(self.loss, target)
-        self.check_beta(net, loss.curvature)
+        self.check_beta(net, loss)
         rest, attacked = self.rest_and_minimum(net, x, U, -self.beta * loss)
         return (rest - attacked) / self.beta  # eq. (8)
 
@@ -381,6 +382,6 @@ class TargetedAROVR(_TargetedObjective):
 
     def value(self, net, x, target):
         U, attack, loss = self.subproblem(net, x, target)
-        self.check_beta(net, (loss - attack).curvature / self.beta)
+        self.check_beta(net, (1 / self.beta) * (loss - attack))
         attacked, both = self.minima(net, x, U, attack, -loss)
         return (attacked - both) / self.scale  # eq. (26)

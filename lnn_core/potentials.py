@@ -23,10 +23,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .convex import ConvexFunction
+from .convex import ConvexFunction, Identity
 from .kinds import expect, expect_sequence, number
 from .losses import Loss, check_dtype, largest, smallest, take_rows
 from .network import Activations, LiftedNetwork
+from .newton import logit_answer
 
 
 class Potential(ABC):
@@ -295,6 +296,16 @@ class Energy:
         """E(z), shape (batch,); ``a`` as for ``Potential.layer_values``."""
         return self.potential(net, z, a) + self.output(z[-1])
 
+    def answer(self, net: LiftedNetwork, a: Tensor) -> Tensor:
+        """argmin_z D_L(z, a_L) + h(z), shape (batch, d_L): the output layer's answer to the loss.
+
+        In closed form where h is quadratic, by :func:`~lnn_core.newton.logit_answer` where it is not.
+        """
+        U, h, L, G = self.potential, self.output, net.depth, net.function(net.depth)
+        if h.is_quadratic:
+            return U.prox(L, G, a, h.pull, h.curvature)
+        return logit_answer(lambda p: U.prox(L, G, a, p, h.curvature), h.pull, h.partition, a)
+
     def take(self, rows: Tensor) -> Energy:
         """The energy of these samples of the batch, which may repeat."""
         return Energy(self.potential.take(rows), self.output.take(rows))
@@ -302,10 +313,12 @@ class Energy:
     def check(self, net: LiftedNetwork, samples: int | None = None) -> None:
         """ValueError where E does not fit, or cannot have a minimum over z_L alone."""
         self.check_shapes(net, samples)
-        gamma, q = self.potential.curvature(net.depth), smallest(self.output.curvature)
+        gamma, q = self.potential.curvature(net.depth), self.output.curvature_bounds[0]
         if not gamma + q > 0:
             raise ValueError(f"the output term has curvature {q:g}, which gamma_L={gamma:g} does "
-                             "not outweigh: the energy is unbounded below")
+                             "not outweigh: "
+                             + ("the energy is unbounded below" if self.output.is_quadratic
+                                else "it may have several minima in z_L alone"))
 
     def check_shapes(self, net: LiftedNetwork, samples: int | None = None) -> None:
         """ValueError where E is not one of this network and a batch of this size."""
@@ -313,6 +326,9 @@ class Energy:
         if (rows := self.potential.rows()) not in (None, samples) and samples is not None:
             raise ValueError(f"the potential is tilted for {rows} samples; the batch has {samples}")
         self.output.check(samples, net.sizes[-1], net.dtype)
+        if not (self.output.is_quadratic or isinstance(net.function(net.depth), Identity)):
+            raise ValueError(f"cross-entropy takes logits; the network's output is {net.function(net.depth)!r}: "
+                             "leave it out, output=Identity()")
 
 
 def checked_potential(potential: Potential | None, name: str = "potential") -> Potential:

@@ -31,7 +31,7 @@ class Tilt(ABC):
 
     def __call__(self, net: LiftedNetwork, potential: Potential) -> Tilted:
         net, potential = check_network(net), checked_potential(potential)
-        weight = net.tensors()[0][0]
+        weight = net.tensors()[0]
         g = [self.draw(size).to(weight) for size in net.sizes[1:]]
         return Tilted(g if self.output else [*g[:-1], None], potential)
 

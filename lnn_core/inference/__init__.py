@@ -66,7 +66,7 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
 
     Args:
         net: the network.
-        x: its input, shape (batch, d_0).
+        x: its input, shape (batch, d_0), or (batch, *input_shape) for other shapes.
         energy: what to minimise, such as ``FenchelYoung() - 0.25 * Euclidean(y)``.
         solver: default ``Shooting()``; ``PaperSweeps()`` for the paper's 20 passes.
 
@@ -87,7 +87,7 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
     for tensor in energy.output.tensors():
         finite("the output term", tensor)
     end, report = minimise(net, x.detach(), energy, solver)
-    return [given, *(z_k.to(given.dtype) for z_k in end.z[1:])], report
+    return [given if given.ndim == 2 else given.flatten(1), *(z_k.to(given.dtype) for z_k in end.z[1:])], report
 
 
 def checked_solver(solver: Solver | None) -> Solver | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..convex import Box, Tanh
 from ..network import Activations, LiftedNetwork
 from ..potentials import Energy, FenchelYoung, LeastSquares, innermost
 
@@ -106,7 +105,7 @@ def without_minimum(net: LiftedNetwork, energy: Energy, proved: Tensor) -> Tenso
     output term has no larger curvature.
     """
     known = (isinstance(innermost(energy.potential)[0], (FenchelYoung, LeastSquares))
-             and all(isinstance(G, (Box, Tanh)) for G in net.functions))
+             and all(G.asymptotically_quadratic for G in net.functions))
     if not (known and proved.any()):
         return proved
     q = energy.output.curvature
@@ -129,11 +128,11 @@ def residual(net: LiftedNetwork, energy: Energy, now: Iterate) -> Tensor:
     once. It is the step of a projected gradient: zero exactly where E is stationary, and
     half its square is about how much E is above its minimum.
     """
-    h, total = energy.output, 0.0
+    total = 0.0
     for k in range(1, net.depth + 1):
         signal = net.feedback(k, now.e)
-        pull, curvature = (h.pull, h.curvature) if signal is None else (signal, 0.0)
-        answer = energy.potential.prox(k, net.function(k), now.a[k], pull, curvature)
+        answer = (energy.answer(net, now.a[k]) if signal is None
+                  else energy.potential.prox(k, net.function(k), now.a[k], signal))
         total = total + (answer - now.z[k]).square().sum(-1)
     return total.sqrt()
 

@@ -164,13 +164,13 @@ def pass_up(net: LiftedNetwork, energy: Energy, start: Iterate, signals: Signals
 
     ``start`` has the pre-activations of the layers that the input alone feeds.
     """
-    U, h = energy.potential, energy.output
+    U = energy.potential
     z, a = list(start.z), list(start.a)
     for k in range(1, net.depth + 1):
         if k in net.hidden_fed_layers:
             a[k] = net.preactivation(k, z)
         if k == net.depth:
-            z[k] = U.prox(k, net.function(k), a[k], h.pull, h.curvature)
+            z[k] = energy.answer(net, a[k])
             continue
         z[k] = U.prox(k, net.function(k), a[k], signals.p[k])
         if sweep is not None:
@@ -180,9 +180,7 @@ def pass_up(net: LiftedNetwork, energy: Energy, start: Iterate, signals: Signals
 
 def output_error(net: LiftedNetwork, energy: Energy, a: Tensor) -> Tensor:
     """φ(a_L), (batch, d_L): the error of the output layer where it answers h alone."""
-    L, U, h = net.depth, energy.potential, energy.output
-    G = net.function(L)
-    return U.error(L, G, U.prox(L, G, a, h.pull, h.curvature), a)
+    return energy.potential.error(net.depth, net.function(net.depth), energy.answer(net, a), a)
 
 
 class ShootingState:
@@ -269,7 +267,8 @@ class ShootingState:
 
     def start_relaxation(self, signals: Signals) -> None:
         """Set ω = 1/(1 − φ′κ), and the weights by which mismatches count in gaps."""
-        net, U, q = self.net, self.energy.potential, self.energy.output.curvature
+        net, U = self.net, self.energy.potential
+        q = self.energy.output.curvature_along(self.start.z[-1], self.lam)
         gamma = U.curvature(net.depth)
         slope = -gamma * q / (gamma + q)  # φ′ where f_L is the identity
         if isinstance(slope, Tensor):
@@ -353,8 +352,7 @@ def secant_omega(dlam: Tensor, dphi: Tensor) -> Tensor:
 
 def mean_gap(net: LiftedNetwork, k: int) -> float:
     """½‖W_k‖²/d_k: the mean of half the squared gradient below layer k over unit errors e_k."""
-    norms = [torch.linalg.vector_norm(W) for j, W in net.weights_into(k) if j]
-    return 0.5 * sum(float(norm)**2 for norm in norms) / net.sizes[k]
+    return 0.5 * sum(affine.squared_norm() for j, affine in net.connections_into(k) if j) / net.sizes[k]
 
 
 def is_unbounded_below(net: LiftedNetwork, energy: Energy, start: Iterate, end: Iterate) -> Tensor:

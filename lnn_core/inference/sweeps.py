@@ -38,7 +38,6 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
     Returns:
         ‖Δz‖/step, shape (batch,).
     """
-    h = energy.output
     a = [None] * (net.depth + 1) if a is None else a
     errors: list[Tensor | None] = [None] * (net.depth + 1)
     wanted = 0.0
@@ -50,8 +49,9 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
             errors[child] = energy.potential.error(child, net.function(child), z[child], a[child])
         a[k] = net.preactivation(k, z) if a[k] is None else a[k]
         signal = net.feedback(k, errors)
-        pull, curvature = (h.pull, h.curvature) if signal is None else (signal, 0.0)
-        change = energy.potential.prox(k, net.function(k), a[k], pull, curvature) - z[k]
+        answer = (energy.answer(net, a[k]) if signal is None
+                  else energy.potential.prox(k, net.function(k), a[k], signal))
+        change = answer - z[k]
         wanted = wanted + change.square().sum(-1)
         z[k] = z[k] + step * change
         for child in net.children_of(k):

@@ -24,9 +24,31 @@ from torch import Tensor, nn
 from ..checks import check_input, finite, not_negative, positive
 from ..convex import Box, ConvexFunction
 from ..kinds import expect, expect_sequence
-from ..network import Activations, Parameters, checked_functions, checked_sizes, draw_weight
+from ..network import Activations, checked_functions, checked_sizes, draw_weight
 from .boxqp import BoxQP, Solver, SpectralDescent
 from .implicit import minimiser
+
+
+class Parameters(nn.ParameterList):
+    """A parameter list that torch's tools can work on: a call returns its entries.
+
+    ``torch.nn.utils.parametrize`` puts a computed entry in an original's place, pruning and
+    the older ``weight_norm`` and ``spectral_norm`` do so just before the module is called.
+    """
+
+    __call__ = nn.Module.__call__  # ParameterList's own refuses
+
+    def forward(self) -> list[Tensor]:
+        """The entries in the order of their numbers, whatever stands in for them."""
+        plain = self._parameters  # its look-up takes a tenth of getattr's time
+        return [plain[name] if name in plain else getattr(self, name)
+                for name in map(str, range(len(self)))]
+
+    def entries(self) -> list[Tensor]:
+        """``self()`` where one of torch's tools waits for the call. Elsewhere without one, which
+        costs less, and counters of operations, which look at what every call returns, need not
+        make sense of a list of parameters."""
+        return self() if self._forward_pre_hooks else self.forward()
 
 
 class LRRN(nn.Module):
@@ -97,6 +119,11 @@ class LRRN(nn.Module):
     def function(self, k: int) -> ConvexFunction:
         """The function whose domain is the set C_k of layer k = 1, …, L."""
         return self.functions[k - 1]
+
+    @property
+    def input_shape(self) -> tuple[int]:
+        """The shape of one sample of x."""
+        return self.sizes[:1]
 
     @property
     def dtype(self) -> torch.dtype:

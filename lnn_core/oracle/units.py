@@ -129,15 +129,18 @@ def flatten(net: LiftedNetwork, energy: Energy, x: Tensor | None = None) -> Unit
     start = np.cumsum([0, 0, *net.sizes[1:]])   # layer k occupies start[k]:start[k + 1]
     W, batch = np.zeros((n, n)), 1 if x is None else len(x)
     b, linear = np.zeros((batch, n)), np.zeros((batch, n))
-    weights, biases = net.tensors()
-    for (j, k), weight in zip(net.edges, weights):
-        weight, rows = weight.detach().numpy(), slice(start[k], start[k + 1])
-        if j > 0:
-            W[rows, start[j]:start[j + 1]] = weight
-        elif x is not None:
-            b[:, rows] += x.numpy() @ weight.T
-    if biases and x is not None:
-        b += torch.cat(biases).detach().numpy()
+    for k in range(1, net.depth + 1):
+        rows = slice(start[k], start[k + 1])
+        for j, affine in net.connections_into(k):
+            # Row i of A is Aᵀ of unit vector i, whatever module computes it.
+            A, at_zero = (v.detach().numpy() for v in (
+                affine.transpose(torch.eye(net.sizes[k], dtype=net.dtype)),
+                affine(torch.zeros(1, net.sizes[j], dtype=net.dtype))))
+            if j > 0:
+                W[rows, start[j]:start[j + 1]] = A
+                b[:, rows] += at_zero if x is not None else 0.0
+            elif x is not None:
+                b[:, rows] += x.flatten(1).numpy() @ A.T + at_zero
     each = [net.function(k) for k in range(1, net.depth + 1) for _ in range(net.sizes[k])]
     for function in each:
         if not isinstance(function, (Box, Tanh)):

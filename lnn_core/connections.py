@@ -1,0 +1,300 @@
+"""Affine maps z_j ↦ A z_j + b between layers, read off the torch modules that compute them.
+
+What a potential and its inference ask of a connection is little: its value, its transpose
+Aᵀe for the errors that come back, and the gradients of Σ eᵀ(Az + b) in what A and b are
+made of. Matrices and convolutions have them in closed form; torch's autograd gives them for
+any other affine module. Activations are flat, of shape (batch, d): only this module knows
+that some of them are images.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+#: torch's hooks that put a computed tensor in a parameter's place before a module is called.
+REPARAMETRISING = (BasePruningMethod, SpectralNorm, WeightNorm)
+#: Convolutions whose transposes and gradients torch offers, by their number of dimensions.
+CONVOLUTIONS = {
+    nn.Conv1d: (nn.functional.conv1d, torch.nn.grad.conv1d_input, torch.nn.grad.conv1d_weight),
+    nn.Conv2d: (nn.functional.conv2d, torch.nn.grad.conv2d_input, torch.nn.grad.conv2d_weight),
+    nn.Conv3d: (nn.functional.conv3d, torch.nn.grad.conv3d_input, torch.nn.grad.conv3d_weight),
+}
+RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
+#: Random vectors from which the Frobenius norm of an operator that is not a matrix is estimated.
+PROBES = 16
+
+Shape = tuple[int, ...]
+
+
+class Connection(ABC):
+    """z ↦ A z + b from flat z of shape (batch, d_j) to flat a of shape (batch, d_k).
+
+    Attributes:
+        source: the shape of one sample of z, before it was made flat.
+        target: that of a.
+        tensors: what A and b are made of, as read when this object was made.
+    """
+
+    def __init__(self, source: Shape, target: Shape, tensors: Sequence[Tensor] = ()):
+        self.source, self.target, self.tensors = source, target, tuple(tensors)
+
+    @abstractmethod
+    def __call__(self, z: Tensor) -> Tensor:
+        """A z + b, shape (batch, d_k)."""
+
+    @abstractmethod
+    def transpose(self, e: Tensor) -> Tensor:
+        """Aᵀe, shape (batch, d_j), for e of shape (batch, d_k)."""
+
+    @abstractmethod
+    def gradients(self, z: Tensor, e: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+        """The gradients of Σ eᵀ(Az + b) in the ``tensors`` that are wanted, None for the others."""
+
+    def replaced(self, tensors: Sequence[Tensor]) -> Connection:
+        """This map with other values of its tensors."""
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new.tensors = tuple(tensors)
+        return new
+
+    def to(self, dtype: torch.dtype) -> Connection:
+        """This map in another precision."""
+        return self.replaced([tensor.to(dtype) for tensor in self.tensors])
+
+    def squared_norm(self) -> float:
+        """‖A‖_F², for an operator that is not a matrix estimated (Hutchinson): E‖Aᵀv‖², v = ±1."""
+        like = self._like()
+        draws = torch.randint(0, 2, (PROBES, math.prod(self.target)), device="cpu",
+                              generator=torch.Generator("cpu").manual_seed(0))
+        return float(self.transpose((2 * draws - 1).to(like)).square().sum() / PROBES)
+
+    @torch.no_grad()
+    def spectral_norm(self) -> float:
+        """‖A‖₂, in float64: by Lanczos iteration on AAᵀ or AᵀA, to rounding (SciPy's eigsh).
+
+        Like every iteration it starts from one vector, fixed here. Were that one orthogonal to the
+        top singular vector, a smaller singular value would be found.
+        """
+        from scipy.sparse.linalg import LinearOperator, eigsh  # takes a third of torch's time to import
+
+        exact, like = self.to(torch.float64), self._like().double()
+        rows, columns = math.prod(self.target), math.prod(self.source)
+        offset = exact(like.new_zeros(1, columns))
+
+        def product(v: np.ndarray) -> np.ndarray:
+            v = torch.from_numpy(np.ascontiguousarray(v)).to(like).reshape(1, -1)
+            if rows <= columns:
+                v = exact(exact.transpose(v)) - offset
+            else:
+                v = exact.transpose(exact(v) - offset)
+            return v.flatten().cpu().numpy()
+
+        size = min(rows, columns)
+        gram = LinearOperator((size, size), matvec=product, dtype=np.float64)
+        start = np.random.default_rng(0).standard_normal(size)
+        if size < 3:  # eigsh asks for more
+            square = np.linalg.eigvalsh(gram @ np.eye(size))[-1]
+        elif not product(start).any():  # nor can it work on zero
+            square = 0.0
+        else:
+            square = eigsh(gram, k=1, which="LA", v0=start, return_eigenvectors=False)[0]
+        return math.sqrt(max(square, 0.0))
+
+    def _like(self) -> Tensor:
+        return self.tensors[0] if self.tensors else torch.zeros(())
+
+
+class Matrix(Connection):
+    """A = W, the weight of an ``nn.Linear``; ``tensors`` are W and, if there is one, b."""
+
+    @property
+    def weight(self) -> Tensor:
+        """W, shape (d_k, d_j)."""
+        return self.tensors[0]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return nn.functional.linear(z, *self.tensors)
+
+    def transpose(self, e: Tensor) -> Tensor:
+        return e @ self.tensors[0]
+
+    def gradients(self, z, e, wanted):
+        found = (lambda: e.T @ z), (lambda: e.sum(0))
+        return [gradient() if want else None for gradient, want in zip(found, wanted)]
+
+    def squared_norm(self) -> float:
+        return float(torch.linalg.vector_norm(self.weight))**2
+
+    @torch.no_grad()
+    def spectral_norm(self) -> float:
+        return float(torch.linalg.matrix_norm(self.weight.double(), 2))
+
+
+class Convolution(Connection):
+    """A convolution with zero padding; ``tensors`` are its kernel and, if there is one, b."""
+
+    def __init__(self, module: nn.Module, source: Shape):
+        self.run, self.input, self.kernel = CONVOLUTIONS[_convolution(module)]
+        self.options = (module.stride, module.padding, module.dilation, module.groups)
+        sizes = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(
+            source[1:], module.padding, module.dilation, module.kernel_size, module.stride))
+        super().__init__(source, (module.out_channels, *sizes), _weight_and_bias(module))
+
+    def __call__(self, z: Tensor) -> Tensor:
+        weight, bias = (*self.tensors, None)[:2]
+        return self.run(z.view(-1, *self.source), weight, bias, *self.options).flatten(1)
+
+    def transpose(self, e: Tensor) -> Tensor:
+        size = (len(e), *self.source)
+        return self.input(size, self.tensors[0], e.view(-1, *self.target), *self.options).flatten(1)
+
+    def gradients(self, z, e, wanted):
+        z, e = z.reshape(-1, *self.source), e.reshape(-1, *self.target)
+        found = ((lambda: self.kernel(z, self.tensors[0].shape, e, *self.options)),
+                 (lambda: e.flatten(2).sum((0, 2))))
+        return [gradient() if want else None for gradient, want in zip(found, wanted)]
+
+
+class Reshape(Connection):
+    """The identity on flat activations: ``nn.Flatten``, ``nn.Unflatten``, ``nn.Identity``."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return z
+
+    def transpose(self, e: Tensor) -> Tensor:
+        return e
+
+    def gradients(self, z, e, wanted):
+        return []
+
+
+class Traced(Connection):
+    """Any other module that is affine in its input; torch's autograd gives transpose and gradients.
+
+    ``tensors`` are its parameters and floating-point buffers.
+    """
+
+    def __init__(self, module: nn.Module, source: Shape):
+        tensors = {name: tensor for name, tensor in (*module.named_parameters(), *module.named_buffers())
+                   if tensor.is_floating_point()}
+        self.module, self.names = module, tuple(tensors)
+        like = next(iter(tensors.values()), torch.zeros(()))
+        with torch.no_grad():
+            target = tuple(module(like.new_zeros(1, *source)).shape[1:])
+        super().__init__(source, target, tensors.values())
+
+    def __call__(self, z: Tensor) -> Tensor:
+        values = dict(zip(self.names, self.tensors))
+        return torch.func.functional_call(self.module, values, z.view(-1, *self.source)).flatten(1)
+
+    def transpose(self, e: Tensor) -> Tensor:
+        _, pull = torch.func.vjp(self, e.new_zeros(len(e), math.prod(self.source)))
+        return pull(e)[0]
+
+    def gradients(self, z, e, wanted):
+        with torch.enable_grad():
+            tensors = [tensor.detach().requires_grad_(want) for tensor, want in zip(self.tensors, wanted)]
+            leaves = [tensor for tensor in tensors if tensor.requires_grad]
+            found = iter(torch.autograd.grad(self.replaced(tensors)(z), leaves, e, allow_unused=True)
+                         if leaves else ())
+        return [next(found) if want else None for want in wanted]
+
+
+class Composition(Connection):
+    """Maps one after the other, as an ``nn.Sequential`` of affine modules computes them."""
+
+    def __init__(self, parts: Sequence[Connection]):
+        self.parts = tuple(parts)
+        super().__init__(parts[0].source, parts[-1].target,
+                         [tensor for part in parts for tensor in part.tensors])
+
+    def __call__(self, z: Tensor) -> Tensor:
+        for part in self.parts:
+            z = part(z)
+        return z
+
+    def transpose(self, e: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            e = part.transpose(e)
+        return e
+
+    def gradients(self, z, e, wanted):
+        inputs, found, last = [z], [], len(wanted)
+        for part in self.parts[:-1]:
+            inputs.append(part(inputs[-1]))
+        for part, z in zip(reversed(self.parts), reversed(inputs)):
+            first = last - len(part.tensors)
+            found = part.gradients(z, e, wanted[first:last]) + found
+            e, last = part.transpose(e) if first else e, first
+        return found
+
+    def replaced(self, tensors):
+        left, parts = list(tensors), []
+        for part in self.parts:
+            own, left = left[:len(part.tensors)], left[len(part.tensors):]
+            parts.append(part.replaced(own))
+        return Composition(parts)
+
+
+def connection(module: nn.Module, source: Shape) -> Connection:
+    """The affine map of a module, as its parameters are now, from samples of shape ``source``.
+
+    Computed parameters are computed once: parametrizations where they are read, the masks and
+    norms of torch's older tools by their hooks.
+
+    Raises:
+        ValueError: batch normalisation in training mode, which is not a function of one sample.
+    """
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, REPARAMETRISING):
+            hook(module, None)
+    if type(module).forward is nn.Linear.forward and len(source) == 1:
+        return Matrix(source, (module.out_features,), _weight_and_bias(module))
+    if _convolution(module) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        return Convolution(module, source)
+    if isinstance(module, RESHAPES):
+        return Reshape(source, _reshaped(module, source))
+    if type(module) is nn.Sequential:
+        return _composition(module, source)
+    for name, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training:
+            raise ValueError(f"batch normalisation {name or type(part).__name__!r} is in training mode, where "
+                             "an output depends on the other samples of the batch: freeze it with .eval()")
+    return Traced(module, source)
+
+
+def _composition(module: nn.Sequential, source: Shape) -> Connection:
+    parts: list[Connection] = []
+    target = source
+    for child in module:
+        parts.append(connection(child, target))
+        target = parts[-1].target
+    parts = [part for part in parts if not isinstance(part, Reshape)]
+    if not parts:
+        return Reshape(source, target)
+    if len(parts) > 1:
+        return Composition(parts)
+    return parts[0]
+
+
+def _convolution(module: nn.Module) -> type | None:
+    """The class of torch whose forward this module runs, a convolution; None for others."""
+    return next((kind for kind in CONVOLUTIONS if type(module).forward is kind.forward), None)
+
+
+def _weight_and_bias(module: nn.Module) -> list[Tensor]:
+    return [module.weight] if module.bias is None else [module.weight, module.bias]
+
+
+def _reshaped(module: nn.Module, source: Shape) -> Shape:
+    """The shape that one sample has after a module that only reshapes."""
+    return tuple(module(torch.empty(1, *source, device="meta")).shape[1:])
