@@ -27,7 +27,8 @@ def check_network(net: LiftedNetwork, name: str = "net") -> LiftedNetwork:
             raise TypeError(
                 f"{name} is {described(net)} around a LiftedNetwork; wrap a module whose forward "
                 "returns objective(net, x, y) instead, and call that with x and y")
-        expect(name, net, LiftedNetwork, "a LiftedNetwork")
+        expect(name, net, LiftedNetwork, "a LiftedNetwork" + (
+            f": write lnn_core.lift({name}, input_shape=…)" if isinstance(net, torch.nn.Module) else ""))
     return net.fixed()
 
 

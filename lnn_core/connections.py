@@ -75,7 +75,7 @@ class Connection(ABC):
         like = self._like()
         draws = torch.randint(0, 2, (PROBES, math.prod(self.target)), device="cpu",
                               generator=torch.Generator("cpu").manual_seed(0))
-        return float(self.transpose((2 * draws - 1).to(like)).square().sum() / PROBES)
+        return float(self.transpose((2 * draws - 1).to(like)).detach().square().sum() / PROBES)
 
     @torch.no_grad()
     def spectral_norm(self) -> float:
@@ -132,7 +132,7 @@ class Matrix(Connection):
         return [gradient() if want else None for gradient, want in zip(found, wanted)]
 
     def squared_norm(self) -> float:
-        return float(torch.linalg.vector_norm(self.weight))**2
+        return float(torch.linalg.vector_norm(self.weight.detach()))**2
 
     @torch.no_grad()
     def spectral_norm(self) -> float:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from .connections import Shape, connection
-from .convex import Box, ConvexFunction, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
-from .kinds import described, expect, integers
-from .network import LiftedNetwork, checked_edges
+from .convex import Box, ConvexFunction, Identity
+from .kinds import expect, integers
+from .network import LiftedNetwork, checked_edges, function_of
 
-#: Modules that compute an activation that is lifted, and the convex function G with f = ∂G*.
-ACTIVATIONS = {
-    nn.ReLU: lambda module: ReLU(),
-    nn.ReLU6: lambda module: Box(0.0, 6.0),
-    nn.Hardtanh: lambda module: Box(module.min_val, module.max_val),
-    nn.Tanh: lambda module: Tanh(),
-    nn.Sigmoid: lambda module: Sigmoid(),
-    nn.LeakyReLU: lambda module: LeakyReLU(module.negative_slope),
-    nn.Softplus: lambda module: Softplus(),
-}
 _POOL = "its maximum is not affine: use nn.AvgPool2d, or a convolution with a stride"
 _NORM = "it divides by a statistic of its input: use nn.BatchNorm2d, frozen by .eval()"
 _BUMP = "it is not monotone, so that no convex G has it as its f = ∂G*: use nn.ReLU or nn.Softplus"
@@ -100,14 +91,6 @@ def lift(module: nn.Module, input_shape: Sequence[int], *,
     return LiftedNetwork.of(edges, [modules[edge] for edge in edges], functions, shapes)
 
 
-def function_of(module: nn.Module) -> ConvexFunction | None:
-    """The convex function of torch's activation module; None for a module that is none of them."""
-    if isinstance(module, nn.Softplus) and (module.beta != 1 or module.threshold < 20):
-        raise TypeError(f"{module!r} is not lifted: use nn.Softplus() with its defaults")
-    make = ACTIVATIONS.get(type(module))
-    return make(module) if make else None
-
-
 def _runs(module: nn.Module) -> tuple[list[nn.Module], list[ConvexFunction]]:
     """The affine modules into layers 1, 2, …, each one module, and the layers' functions."""
     runs: list[nn.Module] = []
@@ -145,8 +128,7 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
         for child in module:
             yield from _leaves(child)
         return
-    name = type(module).__name__.rstrip("123d")
-    if reason := REFUSED.get(name):
+    if reason := REFUSED.get(re.sub(r"[123]d$", "", type(module).__name__)):
         raise TypeError(f"{module!r} cannot be lifted: {reason}")
     yield module
 
@@ -164,6 +146,7 @@ def _checked(module: nn.Module, source: Shape, what: str) -> Shape:
         raise ValueError(f"{module!r} into {what} does not take samples of shape {source}: {error}") from error
     excess, size = at_both + at_zero - at_u - at_v, at_u.abs() + at_v.abs()
     if not like.is_meta and (excess.abs().amax() > torch.finfo(excess.dtype).eps**0.5 * size.amax()):
-        raise TypeError(f"{described(module)} into {what} is not affine and not an activation that is lifted: keep "
+        named = " + ".join(type(part).__name__ for part in _leaves(module))
+        raise TypeError(f"{named} into {what} is not affine and not an activation that is lifted: keep "
                         "it in an ordinary encoder in front of the lifted network")
     return affine.target

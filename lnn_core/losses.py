@@ -20,7 +20,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from .kinds import expect, expect_function, expect_generator, number
+from .kinds import described, expect, expect_function, expect_generator, number
 
 
 @dataclass(frozen=True)
@@ -221,10 +221,15 @@ def loss_of(family: LossFamily, target: Tensor) -> Loss:
 
 
 def checked_family(family: LossFamily) -> LossFamily:
-    """The family, anything that can be called; TypeError for the rest, and for a Loss.
+    """The family, anything that can be called; TypeError for the rest, for a Loss and for torch's losses.
 
     A Loss takes outputs, not targets. Whether a call returns one only :func:`loss_of` can tell.
     """
+    if isinstance(family, torch.nn.Module) and type(family).__module__ == torch.nn.modules.loss.__name__:
+        ours = {"CrossEntropyLoss": "loss=lnn_core.CrossEntropy",
+                "MSELoss": "loss=lnn_core.Euclidean, half the sum of squares"}.get(
+                    type(family).__name__, "a function of the targets that returns an lnn_core.Loss")
+        raise TypeError(f"loss is {described(family)}, which takes outputs too: write {ours}")
     return expect_function("loss", family, "a function of the targets that returns a Loss, such as "
                            "Euclidean", but=(Loss,))
 

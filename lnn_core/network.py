@@ -13,10 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from .connections import Connection, Matrix, Shape, connection
-from .convex import ConvexFunction, Identity, ReLU
+from .convex import Box, ConvexFunction, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
 from .kinds import described, expect, expect_sequence, integers
 
 Activations = list[Tensor]
+
+#: Modules that compute an activation that is lifted, and the convex function G with f = ∂G*.
+ACTIVATIONS = {
+    nn.ReLU: lambda module: ReLU(),
+    nn.ReLU6: lambda module: Box(0.0, 6.0),
+    nn.Hardtanh: lambda module: Box(module.min_val, module.max_val),
+    nn.Tanh: lambda module: Tanh(),
+    nn.Sigmoid: lambda module: Sigmoid(),
+    nn.LeakyReLU: lambda module: LeakyReLU(module.negative_slope),
+    nn.Softplus: lambda module: Softplus(),
+}
 
 
 class LiftedNetwork(nn.Module):
@@ -107,6 +118,7 @@ class LiftedNetwork(nn.Module):
                           for source in range(self.depth + 1)]
         self._hidden_fed = tuple(k for k in range(1, self.depth + 1)
                                  if any(j for _, j in self._incoming[k]))
+        self.register_load_state_dict_pre_hook(_translate_version_0_1)
 
     @torch.no_grad()
     def reset_parameters(self, init: str = "uniform",
@@ -118,9 +130,12 @@ class LiftedNetwork(nn.Module):
                 torch's tools.
         """
         for (_, k), module in zip(self.edges, self.connections):
-            if type(module) is not nn.Linear or not isinstance(module.weight, nn.Parameter):
-                raise TypeError(f"a connection into layer {k} is {described(module)} and not a plain nn.Linear: "
-                                "draw its weights before it is lifted, and before torch's tools compute them")
+            if not isinstance(module, nn.Linear):
+                raise TypeError(f"a connection into layer {k} is {described(module)}: draw its weights by its own "
+                                "reset_parameters()")
+            if "weight" not in module._parameters:
+                raise TypeError(f"a weight into layer {k} is computed by one of torch's tools; "
+                                "draw fresh weights before they are applied")
             draw_weight(module.weight, sum(self.sizes[j] for _, j in self._incoming[k]), init, generator)
             if module.bias is not None:
                 module.bias.zero_()
@@ -244,9 +259,9 @@ class LiftedNetwork(nn.Module):
 
     def activations(self, x: Tensor) -> Activations:
         """The forward pass z*: [x, z_1, …, z_L], flat, with z_k = f_k(a_k) and U(z*; x) = 0."""
-        net, z = self.fixed(), [x.flatten(1)]
+        z = [x.flatten(1)]
         for k in range(1, self.depth + 1):
-            z.append(self.function(k).activation(net.preactivation(k, z)))
+            z.append(self.function(k).activation(self.preactivation(k, z)))
         return z
 
     def forward(self, x: Tensor) -> Tensor:
@@ -262,6 +277,16 @@ class LiftedNetwork(nn.Module):
     def extra_repr(self) -> str:
         arrows = "" if self.is_chain else f", edges={list(self.edges)}"
         return f"sizes={list(self.sizes)}, functions={list(self.functions)}{arrows}"
+
+
+def _translate_version_0_1(net: LiftedNetwork, state: dict[str, Tensor], prefix: str, *_) -> None:
+    """Checkpoints from before layers were modules have "weights.i" for edge i and "biases.i" for layer
+    i + 1."""
+    for i, (_, k) in enumerate(net.edges):
+        if (weight := state.pop(f"{prefix}weights.{i}", None)) is not None:
+            state[f"{prefix}connections.{i}.weight"] = weight
+        if (bias := state.pop(f"{prefix}biases.{k - 1}", None)) is not None:
+            state[f"{prefix}connections.{i}.bias"] = bias
 
 
 def draw_weight(weight: Tensor, fan_in: int, init: str,
@@ -289,10 +314,19 @@ def checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
+def function_of(module: nn.Module) -> ConvexFunction | None:
+    """The convex function of torch's activation module; None for a module that is none of them."""
+    if isinstance(module, nn.Softplus) and (module.beta != 1 or module.threshold < 20):
+        raise TypeError(f"{module!r} is not lifted: use nn.Softplus() with its defaults")
+    make = ACTIVATIONS.get(type(module))
+    return make(module) if make else None
+
+
 def checked_functions(depth: int, activation, output) -> tuple[ConvexFunction, ...]:
     """The convex functions of layers 1, …, depth: one for all hidden ones, or one for each.
 
-    None stands for ``ReLU()`` in hidden layers and ``Identity()`` at the output.
+    None stands for ``ReLU()`` in hidden layers and ``Identity()`` at the output; torch's activation
+    modules stand for theirs.
 
     Raises:
         TypeError: what is not a ConvexFunction.
@@ -300,12 +334,13 @@ def checked_functions(depth: int, activation, output) -> tuple[ConvexFunction, .
     """
     hidden = ReLU() if activation is None else activation
     what = "a ConvexFunction such as ReLU()"
-    if isinstance(hidden, ConvexFunction):
-        hidden = [hidden] * (depth - 1)
-    elif isinstance(hidden, torch.nn.Module):
+    if isinstance(hidden, nn.Module) and function_of(hidden) is None:
         raise TypeError(f"activation is {described(hidden)}; expected {what}")
-    functions = (*expect_sequence("activation", hidden, what),
-                 Identity() if output is None else output)
+    if isinstance(hidden, (ConvexFunction, nn.Module)):
+        hidden = [hidden] * (depth - 1)
+    functions = tuple(
+        function_of(function) or function if isinstance(function, nn.Module) else function for function in
+        (*expect_sequence("activation", hidden, what), Identity() if output is None else output))
     if len(functions) != depth:
         raise ValueError(f"{len(functions) - 1} activations given for {depth - 1} hidden layers")
     for k, function in enumerate(functions, 1):

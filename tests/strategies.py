@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 import lnn_core as lnn
 
 FUNCTIONS = [lnn.Identity(), lnn.ReLU(), lnn.Box(0, 1), lnn.Box(-0.5, 2), lnn.Tanh()]
+#: Those that the exhaustive oracle, which goes through quadratic pieces, does not know.
+SMOOTH_OR_LEAKY = [lnn.Sigmoid(), lnn.Softplus(), lnn.LeakyReLU(0.2)]
 POTENTIALS = [lnn.FenchelYoung(), lnn.LeastSquares()]
 seeds = st.integers(0, 2**32 - 1)
 

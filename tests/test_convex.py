@@ -7,11 +7,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import FUNCTIONS
+from strategies import FUNCTIONS, SMOOTH_OR_LEAKY
 
 import lnn_core as lnn
 
-each_function = pytest.mark.parametrize("G", FUNCTIONS, ids=repr)
+each_function = pytest.mark.parametrize("G", [*FUNCTIONS, *SMOOTH_OR_LEAKY], ids=repr)
+
+#: G as the docstrings define it, for those that are not half a square.
+DEFINITIONS = {
+    "Tanh()": lambda z: z * torch.atanh(z) + 0.5 * torch.log(1 - z.square()),
+    "Sigmoid()": lambda z: z * z.log() + (1 - z) * (1 - z).log(),
+    "Softplus()": lambda z: torch.tensor(
+        [float(mpmath.quad(lambda t: mpmath.log(mpmath.expm1(t)), [0, z_i])) for z_i in z.tolist()]).double(),
+    "LeakyReLU(0.2)": lambda z: torch.where(z < 0, 5 * z.square() / 2, z.square() / 2),
+}
 
 
 def grid(G, reach):
@@ -51,12 +60,24 @@ def test_conjugate_is_the_supremum(G):
 
 
 @each_function
-def test_value_is_half_a_square_or_the_entropy(G):
+def test_value_is_the_definition(G):
     """If it fails, G is another function than the docstring's."""
     z = interior(G)
-    expected = (z * torch.atanh(z) + 0.5 * torch.log(1 - z.square()) if isinstance(G, lnn.Tanh)
-                else z.square() / 2)
+    expected = DEFINITIONS.get(repr(G), lambda z: z.square() / 2)(z)
     torch.testing.assert_close(G.value(z), expected)
+
+
+TORCH = {"ReLU()": torch.nn.ReLU(), "Tanh()": torch.nn.Tanh(), "Sigmoid()": torch.nn.Sigmoid(),
+         "Softplus()": torch.nn.Softplus(), "LeakyReLU(0.2)": torch.nn.LeakyReLU(0.2),
+         "Box(-0.5, 2)": torch.nn.Hardtanh(-0.5, 2), "Identity()": torch.nn.Identity()}
+
+
+@each_function
+def test_activation_is_torchs(G):
+    """If it fails, a lifted network does not predict what the network did that it was made of."""
+    a = torch.linspace(-30, 30, 999, dtype=torch.float64)
+    theirs = TORCH.get(repr(G), torch.nn.Hardtanh(0, 1))(a)
+    torch.testing.assert_close(G.activation(a), theirs, atol=1e-8, rtol=0)  # torch's softplus is cut off at 20
 
 
 @each_function
@@ -258,3 +279,61 @@ def test_box_is_the_unit_interval_by_default():
     a = torch.tensor([-0.5, 0.25, 1.5])
     assert lnn.Box().activation(a).tolist() == [0.0, 0.25, 1.0]
     assert (lnn.Box().lower, lnn.Box().upper) == (0.0, 1.0)
+
+
+# --- sigmoid and softplus in their tails ------------------------------------------------------------
+
+
+def divergence_of_sigmoid(z, a):
+    """The relative entropy of two coins in 400 digits."""
+    with mpmath.workdps(400):
+        z, a = mpmath.mpf(z), mpmath.mpf(a)
+        f = 1 / (1 + mpmath.exp(-a))
+        return sum(p * mpmath.log(p / q) for p, q in ((z, f), (1 - z, 1 - f)) if p), z - f
+
+
+def divergence_of_softplus(z, a):
+    """G(z) − za + G*(a) with dilogarithms, in 200 digits."""
+    with mpmath.workdps(200):
+        z, a = mpmath.mpf(z), mpmath.mpf(a)
+        G = z**2 / 2 + mpmath.polylog(2, mpmath.exp(-z)) - mpmath.zeta(2)
+        return mpmath.re(G - z * a - mpmath.polylog(2, -mpmath.exp(a))), z - mpmath.log1p(mpmath.exp(a))
+
+
+#: Activations next to f(a), far from it, and at the ends of the domain.
+TAILS = [(G, exact, z, a) for G, exact, ends in (
+    (lnn.Sigmoid(), divergence_of_sigmoid, (0.0, 1e-9, 0.5, 1.0)),
+    (lnn.Softplus(), divergence_of_softplus, (0.0, 1e-9, 0.7, 30.0)))
+    for a in (-40.0, -9.0, -0.3, 0.0, 1e-8, 0.9, 25.0)
+    for z in (*ends, *(float(G.activation(torch.tensor(a).double())) * (1 + d) for d in (1e-9, -1e-5, -0.2)))
+    if G.lower <= z <= G.upper]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("G", "exact", "z", "a"), TAILS)
+def test_divergence_in_the_tails(G, exact, z, a, dtype):
+    """If it fails, energies of saturated units are lost in rounding errors.
+
+    The error may be what rounding z and f(a) changes D by: eps·(D + |z − f(a)|).
+    """
+    z, a = torch.tensor(z, dtype=dtype), torch.tensor(a, dtype=dtype)
+    expected, distance = (float(v) for v in exact(z.item(), a.item()))
+    eps = torch.finfo(dtype).eps
+    found = G.divergence(z, a).item()
+    assert abs(found - expected) <= 16 * eps * (expected + abs(distance)) + 2 * torch.finfo(dtype).tiny
+
+
+@pytest.mark.parametrize("G", [lnn.Sigmoid(), lnn.Softplus()], ids=repr)
+def test_slopes_at_the_end_of_the_domain(G):
+    """f(a) may round to an end. If it fails, gradients of saturated units are NaN."""
+    z, a = torch.zeros(2, requires_grad=True), torch.tensor([-200.0, 1.0], requires_grad=True)
+    in_z, in_a = torch.autograd.grad(G.divergence(z, a).sum(), (z, a))
+    assert in_z.tolist() == [0.0, -math.inf]
+    torch.testing.assert_close(in_a, G.activation(a.detach()))
+
+
+@pytest.mark.parametrize("slope", [0, 1.5, -0.1, math.nan])
+def test_leaky_slopes_are_checked(slope):
+    """If it fails, G is not 1-strongly convex, or not finite, and every bound is wrong."""
+    with pytest.raises(ValueError, match="slope=.* must be in"):
+        lnn.LeakyReLU(slope)

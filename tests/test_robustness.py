@@ -210,7 +210,7 @@ def test_one_network_gives_margins_and_bound():
     the power iteration has it, one step after the last."""
     torch.manual_seed(0)
     net, x = LiftedNetwork([4, 3], generator=seeded_generator(0, "weights")), torch.ones(1, 4)
-    torch.nn.utils.parametrizations.spectral_norm(net.weights, "0")
+    torch.nn.utils.parametrizations.spectral_norm(net.connections[0], "weight")
     calls = []
     net.weights.parametrizations["0"][0].register_forward_hook(lambda *_: calls.append(1))
     robustness.radii(net, x)

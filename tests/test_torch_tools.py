@@ -69,7 +69,7 @@ def treated(tool):
     linear = nn.Linear(4, 4, dtype=torch.float64)
     with torch.no_grad():
         linear.weight.copy_(net.weight(1))
-    for module, name in ((linear, "weight"), (net.weights, "0")):
+    for module, name in ((linear, "weight"), (net.connections[0], "weight")):
         torch.manual_seed(0)  # the start of a power iteration
         tool(module, name)
     net.eval(), linear.eval()
@@ -87,7 +87,7 @@ def test_everyone_sees_what_the_tool_computes(tool):
     for ours, expected in zip(net.activations(x), z):
         torch.testing.assert_close(ours, expected)
     assert [tuple(W.shape) for W in (net.weight(k) for k in (1, 2, 3))] == 3 * [(4, 4)]
-    torch.testing.assert_close(net.weights_into(1)[0][1].detach(), weights[0])
+    torch.testing.assert_close(net.connections_into(1)[0][1].weight.detach(), weights[0])
     errors = [None, *random_inputs(7, net)[1].repeat(3, 1, 1)]
     torch.testing.assert_close(net.feedback(1, errors), errors[2] @ weights[1])
     for measure in (lnn.bounds.kappa, lnn.lipschitz.certified, lnn.lipschitz.trivial,
@@ -108,7 +108,7 @@ def test_gradients_reach_the_originals(tool):
     twin = twin_of(net, weights)
     objective = lnn.AROVR(0.2, solver=lnn.Shooting(1e-12, 500, every=True))
     objective(twin, x, y).backward()
-    originals = [p for p in net.weights.parameters() if p.shape[0] == 4]
+    originals = [p for p in net.connections.parameters() if p.shape[0] == 4]
     (net.weight(1) * twin.weight(1).grad).sum().backward()
     expected = {id(p): p.grad.clone() for p in originals if p.grad is not None}
     assert expected
@@ -124,8 +124,8 @@ def test_gradients_reach_the_originals(tool):
 def test_pruned_entries_stay_pruned_in_training():
     """If it fails, the mask is applied once and forgotten when the optimizer moves the original."""
     net, x, y = problem()
-    pruned(net.weights, "2")
-    zero = net.weights.get_buffer("2_mask") == 0
+    pruned(net.connections[2], "weight")
+    zero = net.connections[2].get_buffer("weight_mask") == 0
     assert zero.sum() == 8
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     before = net.weight(3).detach().clone()
@@ -147,7 +147,7 @@ def test_a_call_computes_weights_once():
             return W * (1 + 0.1 * Counting.calls)
 
     net, x, y = problem()
-    parametrize.register_parametrization(net.weights, "1", Counting())
+    parametrize.register_parametrization(net.connections[1], "weight", Counting())
     for call in (lambda: lnn.AROVR(0.1)(net, x, y).backward(), lambda: net(x),
                  lambda: lnn.infer(net, x, lnn.FenchelYoung() - 0.1 * lnn.Euclidean(y)),
                  lambda: lnn.bounds.energy_budget(net, x), lambda: lnn.lipschitz.bracket(net, x),
@@ -161,17 +161,32 @@ def test_a_call_computes_weights_once():
 def test_ordinary_networks_are_as_before():
     """If it fails, checkpoints of today cannot be loaded, or seeds give other weights."""
     net = lnn.LiftedNetwork([3, 4, 2], generator=torch.Generator().manual_seed(3))
-    assert list(net.state_dict()) == ["weights.0", "weights.1", "biases.0", "biases.1"]
+    assert list(net.state_dict()) == ["connections.0.weight", "connections.0.bias",
+                                      "connections.1.weight", "connections.1.bias"]
     expected = torch.empty(4, 3).uniform_(-(3**-0.5), 3**-0.5,
                                           generator=torch.Generator().manual_seed(3))
-    assert torch.equal(net.weight(1), expected) and net.weight(1) is net.weights[0]
+    assert torch.equal(net.weight(1), expected) and net.weight(1) is net.connections[0].weight
     assert copy.deepcopy(net).fixed().fixed().weight(2).is_leaf
+
+
+def test_checkpoints_of_version_0_1_are_loaded():
+    """If it fails, weights saved before layers were modules are lost."""
+    net = lnn.LiftedNetwork([3, 4, 5, 2], edges=[(0, 1), (0, 2), (1, 2), (2, 3)])
+    old = {f"weights.{i}": torch.randn_like(W) for i, W in enumerate(net.weights)}
+    old |= {f"biases.{i}": torch.randn_like(b) for i, b in enumerate(net.biases)}
+    net.load_state_dict(old)
+    for name, found in (("weights", net.weights), ("biases", net.biases)):
+        for i, tensor in enumerate(found):
+            assert torch.equal(tensor, old[f"{name}.{i}"])
+    holder = nn.ModuleDict({"net": lnn.LiftedNetwork([3, 4, 5, 2], edges=net.edges)})
+    holder.load_state_dict({f"net.{name}": tensor for name, tensor in old.items()})
+    assert torch.equal(holder["net"].weight(3), old["weights.3"])
 
 
 def test_fresh_weights_behind_a_tool_are_refused():
     """If it fails, a draw changes a tensor that is computed anew and thrown away."""
     net, _, _ = problem()
-    pruned(net.weights, "0")
+    pruned(net.connections[0], "weight")
     with pytest.raises(TypeError, match="computed by one of torch's tools"):
         net.reset_parameters()
 
