@@ -48,7 +48,8 @@ def check_input(net, x: Tensor) -> None:
     shape, dtype = net.input_shape, net.dtype
     expect("x", x, Tensor, "a tensor with one row per sample")
     if x.ndim < 1 or x.shape[1:] != shape:
-        raise ValueError(f"x has shape {tuple(x.shape)}; the network takes (batch, {', '.join(map(str, shape))})")
+        expected = ", ".join(map(str, ("batch", *shape)))
+        raise ValueError(f"x has shape {tuple(x.shape)}; the network takes ({expected})")
     if len(x) == 0:
         raise ValueError(f"x is an empty batch, shape {tuple(x.shape)}")
     if x.dtype != dtype:

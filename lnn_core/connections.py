@@ -12,10 +12,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.grad as grad
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -23,10 +27,10 @@ from torch.nn.utils.weight_norm import WeightNorm
 #: torch's hooks that put a computed tensor in a parameter's place before a module is called.
 REPARAMETRISING = (BasePruningMethod, SpectralNorm, WeightNorm)
 #: Convolutions whose transposes and gradients torch offers, by their number of dimensions.
-CONVOLUTIONS = {
-    nn.Conv1d: (nn.functional.conv1d, torch.nn.grad.conv1d_input, torch.nn.grad.conv1d_weight),
-    nn.Conv2d: (nn.functional.conv2d, torch.nn.grad.conv2d_input, torch.nn.grad.conv2d_weight),
-    nn.Conv3d: (nn.functional.conv3d, torch.nn.grad.conv3d_input, torch.nn.grad.conv3d_weight),
+CONVOLUTIONS: dict[type, tuple[Any, Any, Any]] = {
+    nn.Conv1d: (nn.functional.conv1d, grad.conv1d_input, grad.conv1d_weight),
+    nn.Conv2d: (nn.functional.conv2d, grad.conv2d_input, grad.conv2d_weight),
+    nn.Conv3d: (nn.functional.conv3d, grad.conv3d_input, grad.conv3d_weight),
 }
 RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 #: Random vectors from which the Frobenius norm of an operator that is not a matrix is estimated.
@@ -91,12 +95,12 @@ class Connection(ABC):
         offset = exact(like.new_zeros(1, columns))
 
         def product(v: np.ndarray) -> np.ndarray:
-            v = torch.from_numpy(np.ascontiguousarray(v)).to(like).reshape(1, -1)
+            row = torch.from_numpy(np.ascontiguousarray(v)).to(like).reshape(1, -1)
             if rows <= columns:
-                v = exact(exact.transpose(v)) - offset
+                row = exact(exact.transpose(row)) - offset
             else:
-                v = exact.transpose(exact(v) - offset)
-            return v.flatten().cpu().numpy()
+                row = exact.transpose(exact(row) - offset)
+            return row.flatten().cpu().numpy()
 
         size = min(rows, columns)
         gram = LinearOperator((size, size), matvec=product, dtype=np.float64)
@@ -142,11 +146,11 @@ class Matrix(Connection):
 class Convolution(Connection):
     """A convolution with zero padding; ``tensors`` are its kernel and, if there is one, b."""
 
-    def __init__(self, module: nn.Module, source: Shape):
-        self.run, self.input, self.kernel = CONVOLUTIONS[_convolution(module)]
+    def __init__(self, module: _ConvNd, kind: type, source: Shape):
+        self.run, self.input, self.kernel = CONVOLUTIONS[kind]
         self.options = (module.stride, module.padding, module.dilation, module.groups)
         sizes = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(
-            source[1:], module.padding, module.dilation, module.kernel_size, module.stride))
+            source[1:], self.options[1], module.dilation, module.kernel_size, module.stride))
         super().__init__(source, (module.out_channels, *sizes), _weight_and_bias(module))
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -190,14 +194,14 @@ class Traced(Connection):
         like = next(iter(tensors.values()), torch.zeros(()))
         with torch.no_grad():
             target = tuple(module(like.new_zeros(1, *source)).shape[1:])
-        super().__init__(source, target, tensors.values())
+        super().__init__(source, target, list(tensors.values()))
 
     def __call__(self, z: Tensor) -> Tensor:
         values = dict(zip(self.names, self.tensors))
         return torch.func.functional_call(self.module, values, z.view(-1, *self.source)).flatten(1)
 
     def transpose(self, e: Tensor) -> Tensor:
-        _, pull = torch.func.vjp(self, e.new_zeros(len(e), math.prod(self.source)))
+        pull = torch.func.vjp(self, e.new_zeros(len(e), math.prod(self.source)))[1]
         return pull(e)[0]
 
     def gradients(self, z, e, wanted):
@@ -228,7 +232,8 @@ class Composition(Connection):
         return e
 
     def gradients(self, z, e, wanted):
-        inputs, found, last = [z], [], len(wanted)
+        inputs, last = [z], len(wanted)
+        found: list[Tensor | None] = []
         for part in self.parts[:-1]:
             inputs.append(part(inputs[-1]))
         for part, z in zip(reversed(self.parts), reversed(inputs)):
@@ -257,18 +262,21 @@ def connection(module: nn.Module, source: Shape) -> Connection:
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, REPARAMETRISING):
             hook(module, None)
-    if type(module).forward is nn.Linear.forward and len(source) == 1:
+    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward and len(source) == 1:
         return Matrix(source, (module.out_features,), _weight_and_bias(module))
-    if _convolution(module) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        return Convolution(module, source)
+    if isinstance(module, _ConvNd) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        # Whatever its class, a convolution if it runs the forward of one.
+        kind = next((kind for kind in CONVOLUTIONS if type(module).forward is kind.forward), None)
+        if kind is not None:
+            return Convolution(module, kind, source)
     if isinstance(module, RESHAPES):
         return Reshape(source, _reshaped(module, source))
     if type(module) is nn.Sequential:
         return _composition(module, source)
     for name, part in module.named_modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training:
-            raise ValueError(f"batch normalisation {name or type(part).__name__!r} is in training mode, where "
-                             "an output depends on the other samples of the batch: freeze it with .eval()")
+        if isinstance(part, _BatchNorm) and part.training:
+            raise ValueError(f"batch normalisation {name or type(part).__name__!r} is in training mode, "
+                             "where an output depends on the other samples of a batch: freeze it by .eval()")
     return Traced(module, source)
 
 
@@ -286,12 +294,7 @@ def _composition(module: nn.Sequential, source: Shape) -> Connection:
     return parts[0]
 
 
-def _convolution(module: nn.Module) -> type | None:
-    """The class of torch whose forward this module runs, a convolution; None for others."""
-    return next((kind for kind in CONVOLUTIONS if type(module).forward is kind.forward), None)
-
-
-def _weight_and_bias(module: nn.Module) -> list[Tensor]:
+def _weight_and_bias(module: nn.Linear | _ConvNd) -> list[Tensor]:
     return [module.weight] if module.bias is None else [module.weight, module.bias]
 
 

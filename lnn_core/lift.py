@@ -24,7 +24,8 @@ _SCALED = "its G is not among those here: write it as a ConvexFunction"
 #: Modules that cannot be lifted, and what to do instead.
 REFUSED = {
     "AdaptiveMaxPool": _POOL, "MaxPool": _POOL, "FractionalMaxPool": _POOL, "LPPool": _POOL,
-    "LayerNorm": _NORM, "RMSNorm": _NORM, "GroupNorm": _NORM, "InstanceNorm": _NORM, "LocalResponseNorm": _NORM,
+    "LayerNorm": _NORM, "RMSNorm": _NORM, "GroupNorm": _NORM, "InstanceNorm": _NORM,
+    "LocalResponseNorm": _NORM,
     "GELU": _BUMP, "SiLU": _BUMP, "Mish": _BUMP, "Hardswish": _BUMP,
     "Softmax": _SHARE, "LogSoftmax": _SHARE, "Softmin": _SHARE,
     "Dropout": _NOISE, "AlphaDropout": _NOISE, "FeatureAlphaDropout": _NOISE, "RReLU": _NOISE,
@@ -105,8 +106,8 @@ def _runs(module: nn.Module) -> tuple[list[nn.Module], list[ConvexFunction]]:
             run.append(child)
             continue
         if not run:
-            raise ValueError(f"{child!r} has no affine module before it, which it would be the activation of: "
-                             "apply it to the data, or put nn.Identity() there")
+            raise ValueError(f"{child!r} has no affine module before it, which it would be the activation "
+                             "of: apply it to the data, or put nn.Identity() there")
         runs.append(_together(run))
         functions.append(function)
         run = []
@@ -143,7 +144,8 @@ def _checked(module: nn.Module, source: Shape, what: str) -> Shape:
                            device="cpu").to(like)
         at_zero, at_u, at_v, at_both = map(affine, (0.0 * u, u, v, u + v))
     except RuntimeError as error:  # of torch
-        raise ValueError(f"{module!r} into {what} does not take samples of shape {source}: {error}") from error
+        raise ValueError(f"{module!r} into {what} does not take samples of shape {source}: "
+                         f"{error}") from error
     excess, size = at_both + at_zero - at_u - at_v, at_u.abs() + at_v.abs()
     if not like.is_meta and (excess.abs().amax() > torch.finfo(excess.dtype).eps**0.5 * size.amax()):
         named = " + ".join(type(part).__name__ for part in _leaves(module))

@@ -264,8 +264,8 @@ def CrossEntropy(target: Tensor, *, label_smoothing: float = 0.0, weight: Tensor
     """
     expect("target", target, Tensor, "a tensor of shape (batch, d_L)")
     if not target.is_floating_point() or target.ndim != 2:
-        raise ValueError(f"target has dtype {target.dtype} and shape {tuple(target.shape)}; expected probabilities "
-                         "of shape (batch, d_L), such as one_hot(labels, classes).float()")
+        raise ValueError(f"target has dtype {target.dtype} and shape {tuple(target.shape)}; expected "
+                         "probabilities of shape (batch, d_L), such as one_hot(labels, classes).float()")
     if not 0 <= number("label_smoothing", label_smoothing) <= 1:
         raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1]")
     for name, entry in (("target", target), ("weight", weight)):

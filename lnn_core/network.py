@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .connections import Connection, Matrix, Shape, connection
 from .convex import Box, ConvexFunction, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
@@ -131,8 +132,8 @@ class LiftedNetwork(nn.Module):
         """
         for (_, k), module in zip(self.edges, self.connections):
             if not isinstance(module, nn.Linear):
-                raise TypeError(f"a connection into layer {k} is {described(module)}: draw its weights by its own "
-                                "reset_parameters()")
+                raise TypeError(f"a connection into layer {k} is {described(module)}: draw its weights by "
+                                "its own reset_parameters()")
             if "weight" not in module._parameters:
                 raise TypeError(f"a weight into layer {k} is computed by one of torch's tools; "
                                 "draw fresh weights before they are applied")
@@ -144,7 +145,7 @@ class LiftedNetwork(nn.Module):
         """As for torch's modules; batch normalisation stays frozen."""
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, _BatchNorm):
                 module.eval()
         return self
 
@@ -192,8 +193,8 @@ class LiftedNetwork(nn.Module):
     def _matrix(self, i: int) -> Matrix:
         found = self.connection(i)
         if not isinstance(found, Matrix):
-            raise TypeError(f"connection {self.edges[i]} is {described(self.connections[i])}; this needs a matrix, "
-                            "nn.Linear")
+            raise TypeError(f"connection {self.edges[i]} is {described(self.connections[i])}; this needs "
+                            "a matrix, nn.Linear")
         return found
 
     def tensors(self) -> list[Tensor]:

@@ -327,8 +327,8 @@ class Energy:
             raise ValueError(f"the potential is tilted for {rows} samples; the batch has {samples}")
         self.output.check(samples, net.sizes[-1], net.dtype)
         if not (self.output.is_quadratic or isinstance(net.function(net.depth), Identity)):
-            raise ValueError(f"cross-entropy takes logits; the network's output is {net.function(net.depth)!r}: "
-                             "leave it out, output=Identity()")
+            raise ValueError("cross-entropy takes logits; the network's output is "
+                             f"{net.function(net.depth)!r}: leave it out, output=Identity()")
 
 
 def checked_potential(potential: Potential | None, name: str = "potential") -> Potential:

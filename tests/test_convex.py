@@ -77,7 +77,7 @@ def test_activation_is_torchs(G):
     """If it fails, a lifted network does not predict what the network did that it was made of."""
     a = torch.linspace(-30, 30, 999, dtype=torch.float64)
     theirs = TORCH.get(repr(G), torch.nn.Hardtanh(0, 1))(a)
-    torch.testing.assert_close(G.activation(a), theirs, atol=1e-8, rtol=0)  # torch's softplus is cut off at 20
+    torch.testing.assert_close(G.activation(a), theirs, atol=1e-8, rtol=0)  # torch cuts softplus off at 20
 
 
 @each_function

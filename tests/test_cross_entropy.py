@@ -34,11 +34,13 @@ def distributions(seed, samples, classes):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("weight", [None, torch.tensor([0.3, 2.0, 0.0, 1.0]).double()], ids=["plain", "weighted"])
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.3, 2.0, 0.0, 1.0]).double()],
+                         ids=["plain", "weighted"])
 @pytest.mark.parametrize("target", ["labels", "probabilities"])
 def test_value_and_gradient_are_torchs(target, weight, smoothing):
     """If it fails, training with β → 0 is not training with torch's cross-entropy."""
-    z = (3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).requires_grad_()
+    draw = torch.Generator().manual_seed(0)
+    z = (3 * torch.randn(6, 4, generator=draw, dtype=torch.float64)).requires_grad_()
     labels = torch.tensor([0, 1, 2, 3, 3, 2])
     y = labels if target == "labels" else distributions(1, 6, 4)
     rows = nn.functional.one_hot(labels, 4).double() if target == "labels" else y
@@ -61,8 +63,9 @@ def test_arithmetic():
     """β·ℓ, −ℓ, ℓ + ℓ⁻, weights per sample. If it fails, a subproblem of an objective is another one."""
     z, y, other = torch.randn(5, 3).double(), distributions(0, 5, 3), distributions(1, 5, 3)
     weight = torch.rand(5, 1).double()
-    found = 0.3 * CE(y) - CE(other) + weight * CE(other) + 2.0 * lnn.Euclidean(y)
-    expected = (0.3 * CE(y)(z) - CE(other)(z) + weight[:, 0] * CE(other)(z) + (z - y).square().sum(1))
+    found = 0.3 * CE(y) - CE(other) + weight * CE(other) + 2.0 * lnn.Euclidean(y) + lnn.Linear(other)
+    expected = (0.3 * CE(y)(z) - CE(other)(z) + weight[:, 0] * CE(other)(z) + (z - y).square().sum(1)
+                + (other * z).sum(1))
     torch.testing.assert_close(found(z), expected)
     rows = torch.tensor([3, 0, 3])
     torch.testing.assert_close(found.take(rows)(z[rows]), expected[rows])
@@ -75,13 +78,14 @@ def test_curvature_and_slope_stay_within_their_bounds(seed, scale):
     z = scale * torch.randn(1, 4, generator=draw, dtype=torch.float64)
     y = nn.functional.one_hot(torch.randint(0, 4, (1,), generator=draw), 4).double()
     loss = CE(y)
-    H = torch.func.hessian(lambda v: loss(v[None])[0])(z[0])
+    H = torch.autograd.functional.hessian(lambda v: loss(v[None])[0], z[0])
     least, *_, greatest = torch.linalg.eigvalsh(H)
     assert loss.curvature_bounds == (0.0, 0.5) and least > -1e-12 and greatest <= 0.5 + 1e-12
     assert (-0.4 * loss).curvature_bounds == pytest.approx((-0.2, 0.0))
     assert loss.gradient(z).norm() <= 2**0.5 + 1e-12 and loss.lipschitz.item() == pytest.approx(2**0.5)
     d = torch.randn(1, 4, generator=draw, dtype=torch.float64)
-    assert loss.curvature_along(z, d).item() == pytest.approx(((d @ H @ d.T) / d.square().sum()).item(), abs=1e-9)
+    expected = ((d @ H @ d.T) / d.square().sum()).item()
+    assert loss.curvature_along(z, d).item() == pytest.approx(expected, abs=1e-9)
 
 
 @given(seed=seeds, s=st.sampled_from([1.0, -0.7, 2.0]))
@@ -91,7 +95,7 @@ def test_lipschitz_constant(seed, s):
     corners = 60.0 * torch.eye(4, dtype=torch.float64)
     expected = torch.stack([loss.gradient(corner.expand(3, 4)).norm(dim=1) for corner in corners]).amax(0)
     torch.testing.assert_close(loss.lipschitz, expected)
-    assert (CE(distributions(seed, 3, 4)) + lnn.Euclidean(torch.zeros(1, 4).double())).lipschitz == float("inf")
+    assert (loss + lnn.Euclidean(torch.zeros(1, 4).double())).lipschitz == float("inf")
 
 
 @pytest.mark.parametrize(("call", "message"), [
@@ -99,8 +103,8 @@ def test_lipschitz_constant(seed, s):
     (lambda: CE(torch.tensor([[0.5, -0.1]])), "target holds -0.1"),
     (lambda: CE(torch.eye(2), weight=torch.tensor([1.0, -2.0])), "weight holds -2"),
     (lambda: CE(torch.eye(2), label_smoothing=1.5), "label_smoothing=1.5"),
-    (lambda: lnn.AROVR(0.1, CE)(lnn.LiftedNetwork([2, 2], output=lnn.Tanh()), torch.zeros(1, 2), torch.tensor([0])),
-     "takes logits; the network's output is Tanh"),
+    (lambda: lnn.AROVR(0.1, CE)(lnn.LiftedNetwork([2, 2], output=lnn.Tanh()), torch.zeros(1, 2),
+                                torch.tensor([0])), "takes logits; the network's output is Tanh"),
     (lambda: (torch.ones(2) * CE(torch.eye(2))).check(2, 2, torch.float32), "the weight of cross-entropy"),
 ])
 def test_bad_input(call, message):
@@ -141,7 +145,8 @@ def test_answer_against_scipy(s, seed, scale):
 def test_newton_step_against_a_dense_solver(seed, s, peak):
     """If it fails, one unit that takes all probability, where C + s·p may vanish, spoils the step."""
     draw = torch.Generator().manual_seed(seed)
-    C, v = 1 + torch.rand(3, 5, generator=draw, dtype=torch.float64), torch.randn(3, 5, generator=draw).double()
+    C = 1 + torch.rand(3, 5, generator=draw, dtype=torch.float64)
+    v = torch.randn(3, 5, generator=draw, dtype=torch.float64)
     z = torch.randn(3, 5, generator=draw, dtype=torch.float64)
     z[:, 2] += peak
     p = z.softmax(1)

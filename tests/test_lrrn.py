@@ -266,13 +266,15 @@ def test_what_is_printed(thing, text):
 # --------------------------------------------------------------------------- torch's tools
 
 
-@pytest.mark.parametrize("tool", ["prune", "parametrize", "weight_norm"])
+@pytest.mark.parametrize("tool", ["prune", "removed", "parametrize", "weight_norm"])
 def test_tools_on_a_weight_are_seen_everywhere(tool):
     """If it fails, predictions, losses and bounds are those of a stale or another matrix: against
     a network that has the resulting weights as its own, after a step of training."""
     net = network([4, 4, 4, 4], lnn.ReLU())
-    if tool == "prune":
+    if tool in ("prune", "removed"):
         prune.l1_unstructured(net.weights, "1", 0.5)
+        if tool == "removed":  # the parameter is put back at the end of the list
+            prune.remove(net.weights, "1")
     elif tool == "parametrize":
         parametrizations.orthogonal(net.weights, "1")
     else:
@@ -288,6 +290,8 @@ def test_tools_on_a_weight_are_seen_everywhere(tool):
                                 zip(*net.layers())):
             for parameter, value in zip(getattr(twin, mine), values):
                 parameter.copy_(value)
+    for i in range(3):
+        assert torch.equal(twin.weights[i], net.weights[i])
     if tool == "prune":
         assert (twin.weights[1] == 0).sum() == 8
     assert not torch.equal(twin.weights[1], network([4, 4, 4, 4], lnn.ReLU()).weights[1])

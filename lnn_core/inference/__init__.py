@@ -87,7 +87,8 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
     for tensor in energy.output.tensors():
         finite("the output term", tensor)
     end, report = minimise(net, x.detach(), energy, solver)
-    return [given if given.ndim == 2 else given.flatten(1), *(z_k.to(given.dtype) for z_k in end.z[1:])], report
+    start = given if given.ndim == 2 else given.flatten(1)
+    return [start, *(z_k.to(given.dtype) for z_k in end.z[1:])], report
 
 
 def checked_solver(solver: Solver | None) -> Solver | None:
