@@ -161,7 +161,7 @@ def two_sided(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamm
     t, (least, greatest) = beta * kappa(net, gamma), target_loss.curvatures
     steepest = max(largest(greatest), -smallest(least))
     value, slope = target_loss(output), target_loss.gradient(output).square()
-    lipschitz = value + 0.5 * t * target_loss.lipschitz**2
+    lipschitz = value + 0.5 * t * target_loss.lipschitz**2  # infinite with a Euclidean part
     if not steepest * t < 1 and not lipschitz.isfinite().all():
         raise ValueError(f"beta={beta:g} must be below 1/kappa={beta / (steepest * t):g}"
                          f"{'' if steepest == 1 else ' (for a loss of this curvature)'}: "

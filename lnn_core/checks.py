@@ -159,4 +159,4 @@ def check_finite_weights(net: LiftedNetwork) -> None:
     for k in range(1, net.depth + 1):
         for _, affine in net.connections_into(k):
             for tensor in affine.tensors:
-                finite(f"a weight or bias into layer {k}", tensor)
+                finite(f"a weight into layer {k}" if tensor.ndim > 1 else f"the bias of layer {k}", tensor)

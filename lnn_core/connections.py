@@ -12,26 +12,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.grad as grad
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 
-#: torch's hooks that put a computed tensor in a parameter's place before a module is called.
-REPARAMETRISING = (BasePruningMethod, SpectralNorm, WeightNorm)
-#: Convolutions whose transposes and gradients torch offers, by their number of dimensions.
-CONVOLUTIONS: dict[type, tuple[Any, Any, Any]] = {
-    nn.Conv1d: (nn.functional.conv1d, grad.conv1d_input, grad.conv1d_weight),
-    nn.Conv2d: (nn.functional.conv2d, grad.conv2d_input, grad.conv2d_weight),
-    nn.Conv3d: (nn.functional.conv3d, grad.conv3d_input, grad.conv3d_weight),
-}
+#: Where the hooks come from that put a computed tensor in a parameter's place before a module is
+#: called: pruning's, and those of the older ``weight_norm`` and ``spectral_norm``.
+REPARAMETRISING = "torch.nn.utils."
+#: Convolutions that are computed here; others, and their transposes, by torch's autograd.
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 #: Random vectors from which the Frobenius norm of an operator that is not a matrix is estimated.
 PROBES = 16
@@ -146,26 +138,29 @@ class Matrix(Connection):
 class Convolution(Connection):
     """A convolution with zero padding; ``tensors`` are its kernel and, if there is one, b."""
 
-    def __init__(self, module: _ConvNd, kind: type, source: Shape):
-        self.run, self.input, self.kernel = CONVOLUTIONS[kind]
-        self.options = (module.stride, module.padding, module.dilation, module.groups)
+    def __init__(self, module: _ConvNd, source: Shape):
+        padding = tuple(map(int, module.padding))
         sizes = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(
-            source[1:], self.options[1], module.dilation, module.kernel_size, module.stride))
+            source[1:], padding, module.dilation, module.kernel_size, module.stride))
         super().__init__(source, (module.out_channels, *sizes), _weight_and_bias(module))
+        self.options = (module.stride, padding, module.dilation, False, module.output_padding, module.groups)
 
     def __call__(self, z: Tensor) -> Tensor:
-        weight, bias = (*self.tensors, None)[:2]
-        return self.run(z.view(-1, *self.source), weight, bias, *self.options).flatten(1)
+        kernel, bias = (*self.tensors, None)[:2]
+        return torch.convolution(z.view(-1, *self.source), kernel, bias, *self.options).flatten(1)
 
     def transpose(self, e: Tensor) -> Tensor:
-        size = (len(e), *self.source)
-        return self.input(size, self.tensors[0], e.view(-1, *self.target), *self.options).flatten(1)
+        shape_only = e.new_empty(1).expand(len(e), *self.source)
+        return self._backward(e, shape_only, (True, False, False))[0].flatten(1)
 
     def gradients(self, z, e, wanted):
-        z, e = z.reshape(-1, *self.source), e.reshape(-1, *self.target)
-        found = ((lambda: self.kernel(z, self.tensors[0].shape, e, *self.options)),
-                 (lambda: e.flatten(2).sum((0, 2))))
-        return [gradient() if want else None for gradient, want in zip(found, wanted)]
+        found = self._backward(e, z.reshape(-1, *self.source), (False, *wanted, False)[:3])
+        return [gradient if want else None for gradient, want in zip(found[1:], wanted)]
+
+    def _backward(self, e: Tensor, z: Tensor, wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        """Those of Aᵀe and the gradients of Σ eᵀ(Az + b) in kernel and bias that are wanted."""
+        return torch.ops.aten.convolution_backward(
+            e.reshape(-1, *self.target), z, self.tensors[0], self.target[:1], *self.options, wanted)
 
 
 class Reshape(Connection):
@@ -260,15 +255,13 @@ def connection(module: nn.Module, source: Shape) -> Connection:
         ValueError: batch normalisation in training mode, which is not a function of one sample.
     """
     for hook in module._forward_pre_hooks.values():
-        if isinstance(hook, REPARAMETRISING):
+        if any(kind.__module__.startswith(REPARAMETRISING) for kind in type(hook).__mro__):
             hook(module, None)
     if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward and len(source) == 1:
         return Matrix(source, (module.out_features,), _weight_and_bias(module))
     if isinstance(module, _ConvNd) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        # Whatever its class, a convolution if it runs the forward of one.
-        kind = next((kind for kind in CONVOLUTIONS if type(module).forward is kind.forward), None)
-        if kind is not None:
-            return Convolution(module, kind, source)
+        if type(module).forward in [kind.forward for kind in CONVOLUTIONS]:  # a parametrized one, too
+            return Convolution(module, source)
     if isinstance(module, RESHAPES):
         return Reshape(source, _reshaped(module, source))
     if type(module) is nn.Sequential:

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import cache
 
 import torch
-from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from .kinds import number
@@ -375,7 +375,7 @@ class _SoftplusDivergence(torch.autograd.Function):
         near = e.abs() < 0.25 * f.clamp_max(1.0)
         e_near, f_near = torch.where(near, e, 0.0), torch.where(near, f, 1.0)
         close = sum(weight * e_near * torch.log1p(-torch.expm1(-s * e_near) / torch.expm1(f_near))
-                    for s, weight in zip(*_LEGENDRE))
+                    for s, weight in _legendre())
         far = _below_square(z) + _debye(f) - z * torch.nn.functional.logsigmoid(a)
         return 0.5 * e.square() + torch.where(near, close, far)
 
@@ -412,5 +412,11 @@ def _debye(u: Tensor) -> Tensor:
 #: B_2k/(2k + 1)! for k = 10, …, 1, with the Bernoulli numbers B_2k.
 _DEBYE = tuple(bernoulli / math.factorial(2 * k + 1) for k, bernoulli in zip(range(10, 0, -1), (
     -174611 / 330, 43867 / 798, -3617 / 510, 7 / 6, -691 / 2730, 5 / 66, -1 / 30, 1 / 42, -1 / 30, 1 / 6)))
-#: Nodes and weights of Gauss and Legendre's rule on [0, 1].
-_LEGENDRE = tuple(zip(*((0.5 + 0.5 * float(s), 0.5 * float(w)) for s, w in zip(*leggauss(7)))))
+
+
+@cache
+def _legendre() -> list[tuple[float, float]]:
+    """Nodes and weights of Gauss and Legendre's rule on [0, 1]."""
+    from numpy.polynomial.legendre import leggauss
+
+    return [(0.5 + 0.5 * float(s), 0.5 * float(weight)) for s, weight in zip(*leggauss(7))]

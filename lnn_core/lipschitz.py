@@ -132,7 +132,7 @@ class _Linearised:
 
     def __init__(self, net: LiftedNetwork, dtype: torch.dtype = torch.float64):
         self.weights = [weight.to(dtype) for weight in _weights(net)]
-        biases = [b if b is None else b.detach().to(dtype) for b in net.biases]
+        biases = [b.detach().to(dtype) for b in net.biases or ()] or [None] * net.depth
         self.layers = list(zip(net.functions, self.weights, biases))
         # W_1W_1ᵀ = root·rootᵀ with at most d_1 columns: many fewer than an image has pixels.
         self.root = torch.linalg.qr(self.weights[0].mT, mode="r").R.mT

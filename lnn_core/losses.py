@@ -45,13 +45,15 @@ class Loss:
         """ℓ(z), shape (batch,)."""
         parts, linear = [], z
         if not self.is_quadratic:
-            # Outputs count from the largest one: what they have in common cancels out of
-            # cross-entropy, and would take digits from what is left.
-            top = z.detach().amax(-1, keepdim=True)
+            # Outputs count from the largest one, and lse is log(1 + a sum over the others): else the
+            # loss of a confident sample, 1e-6 say, would be a difference of rounding errors.
+            index = z.argmax(-1, keepdim=True)
+            top = z.gather(-1, index)
             linear = z - top
+            lse = linear.scatter(-1, index, -math.inf).exp().sum(-1, keepdim=True).log1p()
             common = self.partition if self.slope is None else (
                 self.partition + self.slope.expand_as(z).sum(-1, keepdim=True))
-            parts.append((self.partition * linear.logsumexp(-1, keepdim=True) + common * top)[..., 0])
+            parts.append((self.partition * lse + common * top)[..., 0])
         if self.slope is not None:
             parts.append((self.slope * linear).sum(-1))
         for weight, target in self.terms:
@@ -84,8 +86,10 @@ class Loss:
 
         The Hessian of lse is diag(p) − ppᵀ with p = softmax(z): between 0 and ½ (Böhning 1992).
         """
-        q, half = self.curvature, 0.5 * torch.as_tensor(self.partition)
-        return (q, q) if self.is_quadratic else (q + half.clamp_max(0.0), q + half.clamp_min(0.0))
+        q, half = self.curvature, 0.5 * self.partition
+        if isinstance(half, Tensor):
+            return q + half.clamp_max(0.0), q + half.clamp_min(0.0)
+        return q + min(half, 0.0), q + max(half, 0.0)
 
     @property
     def lipschitz(self) -> Tensor | float:
@@ -96,7 +100,9 @@ class Loss:
         """
         if self.terms:
             return math.inf
-        g, s = torch.zeros(1, 1) if self.slope is None else self.slope, self.partition
+        if self.slope is None:
+            return abs(self.partition)
+        g, s = self.slope, self.partition
         squares = g.square().sum(-1, keepdim=True) + s**2 + 2 * (s * g).amax(-1, keepdim=True)
         return squares.clamp_min(0.0).sqrt()[..., 0]
 

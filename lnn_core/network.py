@@ -182,13 +182,15 @@ class LiftedNetwork(nn.Module):
         return [self._matrix(i).weight for i in range(len(self.edges))]
 
     @property
-    def biases(self) -> list[Tensor | None]:
-        """b_k of the layers 1, …, L, None for those without; TypeError as for ``weights``."""
-        found = []
-        for k in range(1, self.depth + 1):
-            own = [b for i, _ in self._incoming[k] for b in self._matrix(i).tensors[1:]]
-            found.append(sum(own[1:], own[0]) if own else None)
-        return found
+    def biases(self) -> list[Tensor] | None:
+        """b_k of the layers 1, …, L, or None where no layer has one; TypeError as for ``weights``."""
+        own = [[b for i, _ in self._incoming[k] for b in self._matrix(i).tensors[1:]]
+               for k in range(1, self.depth + 1)]
+        if not any(own):
+            return None
+        like = self._like()
+        return [sum(found[1:], found[0]) if found else like.new_zeros(size)
+                for found, size in zip(own, self.sizes[1:])]
 
     def _matrix(self, i: int) -> Matrix:
         found = self.connection(i)
@@ -350,6 +352,12 @@ def checked_functions(depth: int, activation, output) -> tuple[ConvexFunction, .
 
 
 def checked_edges(depth: int, edges) -> tuple[tuple[int, int], ...]:
+    """The edges, sorted by the layer that they feed; the chain for None.
+
+    Raises:
+        TypeError: an entry that is not a pair of integers.
+        ValueError: an edge that would close a cycle, a layer that nothing feeds or that feeds nothing.
+    """
     if edges is None:
         return tuple((k - 1, k) for k in range(1, depth + 1))
     what = "pairs (j, k) of layers"

@@ -212,7 +212,7 @@ def test_one_network_gives_margins_and_bound():
     net, x = LiftedNetwork([4, 3], generator=seeded_generator(0, "weights")), torch.ones(1, 4)
     torch.nn.utils.parametrizations.spectral_norm(net.connections[0], "weight")
     calls = []
-    net.weights.parametrizations["0"][0].register_forward_hook(lambda *_: calls.append(1))
+    net.connections[0].parametrizations.weight[0].register_forward_hook(lambda *_: calls.append(1))
     robustness.radii(net, x)
     assert len(calls) == 1
     calls.clear()

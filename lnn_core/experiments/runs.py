@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
+from itertools import pairwise
+
+import torch
+from torch import nn
 
 from .. import data
 from ..checks import at_least, one_of, positive
 from ..inference import InferenceDiverged, PaperSweeps, Shooting
+from ..lift import lift
 from ..lipschitz import Bracket, bracket
-from ..losses import Targeted
-from ..network import LiftedNetwork
+from ..losses import CrossEntropy, Euclidean, Targeted
+from ..network import LiftedNetwork, draw_weight
 from ..objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
 from ..potentials import Reweighted
 from ..tilts import GaussianTilt
@@ -28,6 +34,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 #: Settings that count something, and the least they may be.
 COUNTS = {"samples": 1, "batch": 1, "epochs": 1, "pretraining": 0, "patience": 1, "lipschitz": 1}
+LOSSES = {"cross-entropy": CrossEntropy}
 SOLVERS = {"shooting": Shooting, "tight": partial(Shooting, 1e-6), "paper": PaperSweeps}
 
 
@@ -48,7 +55,7 @@ class Run(Recorded):
         tilt_sd: the standard deviation of the tilts.
         gamma: γ_1, …, γ_L of a reweighted potential; None for all 1.
         solver: "shooting", "tight" (tolerance 1e-6) or "paper" (20 sweeps).
-        hidden: sizes of the hidden layers.
+        hidden: sizes of the hidden layers; of convolutions, their numbers of channels.
         init: see :class:`~lnn_core.LiftedNetwork`.
         batch: samples per mini-batch.
         epochs: the most epochs with the method.
@@ -64,6 +71,9 @@ class Run(Recorded):
             on in which the method takes over from back-propagation.
         lipschitz: after every epoch, bracket the Lipschitz constant, with a lower bound from this
             many validation images (see ``lipschitz.bracket``).
+        loss: "cross-entropy"; None for the papers' Euclidean loss.
+        layers: "convolutions", 5×5 with a stride of 2, of square grey images; None for fully connected
+            layers.
 
     Raises:
         ValueError: settings out of bounds, or None where a value is needed.
@@ -91,6 +101,8 @@ class Run(Recorded):
     lipschitz: int | None = None
     omit_unbounded: bool | None = None
     clip: float | None = None
+    loss: str | None = None
+    layers: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,6 +123,10 @@ class Run(Recorded):
         positive("learning_rate", self.learning_rate)
         if self.clip is not None:
             positive("clip", self.clip)
+        if self.loss is not None:
+            one_of("loss", self.loss, LOSSES)
+        if self.layers is not None:
+            one_of("layers", self.layers, ("convolutions",))
         net, objective = self.network(1), self.objective()  # ValueErrors of theirs: now
         if self.gamma is not None:
             objective.potential.check(net)
@@ -122,9 +138,10 @@ class Run(Recorded):
 
     def objective(self) -> Objective:
         """The training objective, with random streams of its own."""
+        loss = Euclidean if self.loss is None else LOSSES[self.loss]
         if self.method == "backprop":
-            return BackPropagation()
-        shared = {"beta": self.beta, "solver": SOLVERS[self.solver](),
+            return BackPropagation(loss)
+        shared = {"beta": self.beta, "loss": loss, "solver": SOLVERS[self.solver](),
                   "potential": None if self.gamma is None else Reweighted(self.gamma)}
         if self.method in ("rovr", "arovr"):
             return {"rovr": ROVR, "arovr": AROVR}[self.method](**shared)
@@ -137,6 +154,8 @@ class Run(Recorded):
 
     def network(self, inputs: int) -> LiftedNetwork:
         """The network with this seed's initial weights."""
+        if self.layers is not None:
+            return convolutional(inputs, self.hidden, self.init, seeded_generator(self.seed, "weights"))
         return LiftedNetwork([inputs, *self.hidden, 10], init=self.init,
                              generator=seeded_generator(self.seed, "weights"))
 
@@ -184,6 +203,30 @@ class Run(Recorded):
                           for name in Bracket._fields} if brackets else None,
             "data": {"source": dataset.source, "notice": dataset.notice},
         }
+
+
+@torch.no_grad()
+def convolutional(inputs: int, channels: Sequence[int], init: str,
+                  generator: torch.Generator) -> LiftedNetwork:
+    """Convolutions, 5×5 with a stride of 2 and ReLU, and a linear layer to 10 outputs.
+
+    Args:
+        inputs: the number of pixels of a square grey image, which x holds in one row.
+        channels: the numbers of channels of the convolutions.
+        init: of the weights, as for :class:`~lnn_core.LiftedNetwork`.
+        generator: draws the weights; biases are zero.
+    """
+    side = math.isqrt(inputs)
+    modules: list[nn.Module] = [nn.Unflatten(1, (1, side, side))]
+    for before, after in pairwise((1, *channels)):
+        modules += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.ReLU()]
+        side = (side + 1) // 2
+    net = lift(nn.Sequential(*modules, nn.Flatten(), nn.Linear(channels[-1] * side**2, 10)), (inputs,))
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            draw_weight(module.weight, module.weight[0].numel(), init, generator)
+            nn.init.zeros_(module.bias)
+    return net
 
 
 @lru_cache(maxsize=4)

@@ -124,3 +124,15 @@ def handover(dataset: str = "fashion-mnist", *, pretraining: int = PRETRAINING,
                 ("unbounded samples", "left out", {"omit_unbounded": True}),
                 ("gradients", "clipped to norm 1", {"clip": 1.0}),
                 ("β", "1/8", {"beta": 1 / 8}))]
+
+
+def convolutions(seeds: Iterable[int] = FEWER, betas: Sequence[float] = (1 / 4, 1.0), **settings) -> list[Run]:
+    """A small convolutional network with cross-entropy: back-propagation, and AROVR for each β.
+
+    Not in the papers. β = 1 is where the Euclidean AROVR is infinite for every network.
+    """
+    common = {"dataset": "fashion-mnist", "samples": 50_000, "epochs": 20, "hidden": (16, 32),
+              "layers": "convolutions", "loss": "cross-entropy", "learning_rate": 1e-3} | settings
+    return [run for seed in seeds
+            for run in (Run(method="backprop", seed=seed, **common),
+                        *(Run(method="arovr", beta=beta, seed=seed, **common) for beta in betas))]

@@ -134,8 +134,8 @@ def flatten(net: LiftedNetwork, energy: Energy, x: Tensor | None = None) -> Unit
         for j, affine in net.connections_into(k):
             # Row i of A is Aᵀ of unit vector i, whatever module computes it.
             A, at_zero = (v.detach().numpy() for v in (
-                affine.transpose(torch.eye(net.sizes[k], dtype=net.dtype)),
-                affine(torch.zeros(1, net.sizes[j], dtype=net.dtype))))
+                affine.transpose(torch.eye(net.sizes[k], dtype=net.dtype, device="cpu")),
+                affine(torch.zeros(1, net.sizes[j], dtype=net.dtype, device="cpu"))))
             if j > 0:
                 W[rows, start[j]:start[j + 1]] = A
                 b[:, rows] += at_zero if x is not None else 0.0

@@ -118,9 +118,9 @@ def hidden_units_drift(toy: Toy) -> Tensor:
     With least squares the minimum can be at a kink a_k = 0, where U has no slope in the weights.
     """
     slopes = gradient(toy, AROVR(toy.beta, potential=toy.potential))
-    parts = iter(slopes.split([p.numel() for p in toy.net.parameters()]))
-    products = [(p.flatten() * part).sum() for p, part in zip(toy.net.parameters(), parts)]
-    weights, biases = products[:len(toy.net.weights)], products[len(toy.net.weights):]
+    parts = slopes.split([p.numel() for p in toy.net.parameters()])
+    products = {id(p): (p.flatten() * part).sum() for p, part in zip(toy.net.parameters(), parts)}
+    weights, biases = ([products[id(p)] for p in group] for group in (toy.net.weights, toy.net.biases))
     _, z = minimum(toy, toy.potential, -toy.beta * toy.loss)
     shares = toy.potential.layer_values(toy.net, z).flatten()
     balance = [sum(w for (_, child), w in zip(toy.net.edges, weights) if child == k) + biases[k - 1]

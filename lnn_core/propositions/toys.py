@@ -119,7 +119,7 @@ def draw(seed: int, *, shapes: tuple[Shape, ...] = SHAPES,
     alpha, drawn = rng.uniform(0.05, 0.95, 2).tolist()
     x = None
     while x is None or _distance_to_kinks(net, x) < clearance:
-        for parameter in net.parameters():
+        for parameter in (*net.weights, *net.biases):
             parameter.data = normal(*parameter.shape, scale=1.0 if parameter.ndim > 1 else 0.5)
         x = normal(1, sizes[0], scale=1.5)
     tilt = tuple(normal(size, scale=0.5) for size in sizes[1:])
