@@ -126,7 +126,8 @@ def handover(dataset: str = "fashion-mnist", *, pretraining: int = PRETRAINING,
                 ("β", "1/8", {"beta": 1 / 8}))]
 
 
-def convolutions(seeds: Iterable[int] = FEWER, betas: Sequence[float] = (1 / 4, 1.0), **settings) -> list[Run]:
+def convolutions(seeds: Iterable[int] = FEWER, betas: Sequence[float] = (1 / 4, 1.0),
+                 **settings) -> list[Run]:
     """A small convolutional network with cross-entropy: back-propagation, and AROVR for each β.
 
     Not in the papers. β = 1 is where the Euclidean AROVR is infinite for every network.
