@@ -78,13 +78,14 @@ def test_unused_settings_do_not_matter(method, unused):
     {"alpha": 0.1}, {"tilt_sd": 0.25}, {"gamma": (1.0, 1.0, 2.0)}, {"solver": "paper"},
     {"hidden": (8,)}, {"init": "normal"}, {"batch": 20}, {"epochs": 1}, {"pretraining": 1},
     {"learning_rate": 1e-3}, {"patience": 5}, {"tilt_output": False},
-    {"standardise": True}, {"lipschitz": 10}, {"omit_unbounded": True}, {"clip": 1.0}],
+    {"standardise": True}, {"lipschitz": 10}, {"omit_unbounded": True}, {"clip": 1.0},
+    {"loss": "cross-entropy"}, {"layers": "convolutions"}],
     ids=lambda change: next(iter(change)))
 def test_used_settings_name_the_record(change):
     """If it fails, different runs share a record and a table shows the wrong one."""
     run = Run(method="arovr_abg")
     assert dataclasses.replace(run, **change).key != run.key
-    assert len(dataclasses.fields(Run)) == 21, "a new setting: does it name the record?"
+    assert len(dataclasses.fields(Run)) == 23, "a new setting: does it name the record?"
 
 
 def test_settings_of_none_leave_the_key_alone():
@@ -119,8 +120,32 @@ def test_objectives_are_the_configured_ones():
     assert isinstance(Run().objective().solver, lnn.Shooting)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_the_configured_loss(method):
+    """If it fails, a run with cross-entropy trains with the Euclidean loss."""
+    assert Run(method=method, loss="cross-entropy").objective().loss is lnn.CrossEntropy
+    assert Run(method=method).objective().loss is lnn.Euclidean
+
+
+def test_convolutions_of_a_run():
+    """Layers, their shapes for images of 28×28 in one row, and weights within ±1/√fan-in. If it fails, the
+    page's network is another one."""
+    run = Run(layers="convolutions", hidden=(16, 32))
+    net, same, other = run.network(784), run.network(784), dataclasses.replace(run, seed=1).network(784)
+    assert net.shapes == ((784,), (16, 14, 14), (32, 7, 7), (10,))
+    for name, parameter in net.named_parameters():
+        assert torch.equal(parameter, same.get_parameter(name))
+        if name.endswith("bias"):
+            assert not parameter.any()
+        else:
+            fan_in = parameter[0].numel()
+            assert not torch.equal(parameter, other.get_parameter(name))
+            assert 0.9 < parameter.abs().max().item() * fan_in**0.5 <= 1
+
+
 @pytest.mark.parametrize("settings", [{"method": "sgd"}, {"solver": "newton"},
-                                      {"dataset": "mnits"}, {"dataset": "cifar-10-grey"}], ids=str)
+                                      {"dataset": "mnits"}, {"dataset": "cifar-10-grey"},
+                                      {"loss": "hinge"}, {"layers": "recurrent"}], ids=str)
 def test_unknown_names_are_refused(settings):
     """If it fails, a typo is found out after hours, or never."""
     name, = settings
