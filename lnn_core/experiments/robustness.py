@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import lipschitz
+from ..bounds import margin
 from ..checks import at_least, check_network, positive, prepared
 from ..data import Split
 from ..network import LiftedNetwork
@@ -124,11 +125,9 @@ def radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
             infinite; a single output; x that does not fit.
     """
     net, x = prepared(net, x)
-    if net.sizes[-1] < 2:
-        raise ValueError("a margin needs at least 2 outputs; the network has 1")
+    between = margin(net(x))
     rho = positive("rho", lipschitz.certified(net) if rho is None else rho)
-    first, second = net(x).topk(2, dim=1).values.unbind(1)
-    return (first - second) / (math.sqrt(2) * rho)
+    return between / (math.sqrt(2) * rho)
 
 
 def _recorded_radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
