@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lnn_core.data import Dataset, Split
+from lnn_core.experiments.datasets import dataset_of
 from lnn_core.experiments.lrrn import Classification
 from lnn_core.experiments.training import seeded_generator, train_epoch
 from lnn_core.lrrn.boxqp import CoordinateDescent, SpectralDescent
@@ -22,7 +23,7 @@ from lnn_core.lrrn.objectives import Contrastive, EnergyLoss, parameter_groups
 from lnn_core.network import LiftedNetwork
 from lnn_core.objectives import BackPropagation, Objective
 
-from .subjects import Settings, dataset, part, training_samples
+from .subjects import Settings, part, training_samples
 from .timing import milliseconds, race, ratio, threads
 from .tracing import arithmetic
 
@@ -43,7 +44,7 @@ def student(net: LRRN | LiftedNetwork, loss: EnergyLoss | Objective) -> Student:
 
 def beginners(settings: Settings) -> tuple[LRRN, LiftedNetwork]:
     """An LRRN and a lifted network of equal sizes, with random weights."""
-    inputs = dataset(settings.dataset).dim
+    inputs = dataset_of(settings.dataset).dim
     return PAPER.network(inputs), LiftedNetwork([inputs, *PAPER.hidden, Dataset.classes],
                                                 generator=seeded_generator(0, "weights"))
 
@@ -102,8 +103,8 @@ def epochs(settings: Settings) -> list[dict]:
 
     images : all that are not for testing, in one epoch; seconds : it takes, the second of two.
     """
-    everything = [torch.cat(pair) for pair in zip(dataset(settings.dataset).train,
-                                                  dataset(settings.dataset).validation)]
+    dataset = dataset_of(settings.dataset)
+    everything = [torch.cat(pair) for pair in zip(dataset.train, dataset.validation)]
     samples, rows = Split(*everything), []
     for count in settings.threads:
         net, plain = beginners(settings)

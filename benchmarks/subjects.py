@@ -9,9 +9,9 @@ from functools import lru_cache
 
 import torch
 
-from lnn_core import data
-from lnn_core.data import Dataset, Split
+from lnn_core.data import Split
 from lnn_core.experiments import Run
+from lnn_core.experiments.datasets import dataset_of
 from lnn_core.experiments.training import Epoch, seeded_generator, train_epoch
 from lnn_core.network import LiftedNetwork
 from lnn_core.objectives import Objective, StabilityWarning
@@ -96,7 +96,7 @@ def contender(method: str, start: Learner) -> Learner | HandWritten:
 def beginner(settings: Settings, method: str = "arovr", **options) -> Learner:
     """A learner with random weights; options as for `Run` (hidden, init)."""
     run = Run(**{"hidden": settings.hidden, **METHODS[method], **options})
-    net = run.network(dataset(settings.dataset).dim)
+    net = run.network(dataset_of(settings.dataset).dim)
     return Learner(net, run.objective(), adam(net))
 
 
@@ -125,15 +125,9 @@ def grown(settings: Settings, depth: int, width: int) -> Learner:
     return learner
 
 
-@lru_cache(maxsize=1)
-def dataset(name: str) -> Dataset:
-    """The data set, loaded once."""
-    return data.load(name)
-
-
 def training_samples(settings: Settings) -> Split:
     """What all networks here are trained on."""
-    return dataset(settings.dataset).subset(settings.samples, 0)
+    return dataset_of(settings.dataset).subset(settings.samples, 0)
 
 
 def part(samples: Split, count: int, i: int) -> Split:

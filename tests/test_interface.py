@@ -24,6 +24,7 @@ DEFAULTS = {
     "data.load": {"fallback": False, "partial": False},
     "data.one_hot": {"classes": 10},
     "experiments.attacks.minimal_perturbations": {"bounds": (0.0, 1.0), "bisections": 10},
+    "experiments.datasets.dataset_of": {"partial": False},
     "experiments.lrrn.Classification": LRRN_RUN | {
         "hidden": (64, 64), "decay": 0.005, "attacked": 200},
     "experiments.lrrn.Reconstruction": LRRN_RUN | {"activation": "relu", "hidden": (32, 32)},

@@ -248,7 +248,8 @@ def test_costs_are_in_images():
 def test_preparing_loads_what_runs_read(monkeypatch):
     """If it fails, a worker without a network has to download in the middle of a run."""
     asked = []
-    monkeypatch.setattr(experiments, "_dataset", asked.append)
+    monkeypatch.setattr(experiments, "dataset_of",
+                        lambda name, partial: asked.append(name if partial else None))
     Classification("kmnist").prepare()
     Reconstruction("mnist").prepare()
     Reconstruction("digits").prepare()

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import torch
 
+from lnn_core import quantisation
 from lnn_core.experiments import Run, robustness, studies  # noqa: F401  robustness declares a kind
 from lnn_core.experiments import pca as modes  # noqa: F401  it declares a kind
-from lnn_core.experiments.lrrn import packed
 from lnn_core.experiments.records import Recorded, files, load, run_all, save
 from lnn_core.experiments.records.files import PROVENANCE, digest, seal
 from lnn_core.experiments.records.recorded import KINDS, rebuild
@@ -367,7 +367,7 @@ def test_filters_are_compared_as_numbers():
     """If it fails, what is compared is the bytes that filters are packed in, or their signs count."""
     W = torch.tensor([[1.0], [1e-3], [20.0]]) * torch.randn(
         3, 5, generator=torch.Generator().manual_seed(0))
-    found = findings({"kind": "Reconstruction", "filters": packed(W)})["filters"]
+    found = findings({"kind": "Reconstruction", "filters": quantisation.to_json(W)})["filters"]
     off = np.abs(found.reshape(3, 5) - W.abs().numpy())
     assert (off <= W.abs().amax(1, keepdim=True).numpy() / 254 * (1 + 1e-5)).all()
 

@@ -146,6 +146,8 @@ _SOURCES = {
 
 #: What ``load`` knows.
 NAMES = (*_SOURCES, "digits")
+#: What has a part that ``load(…, partial=True)`` takes where the whole cannot be had.
+PARTIAL = tuple(name for name, source in _SOURCES.items() if source.partial)
 _TIMEOUT = (4.0, 15.0)  # seconds: to connect; without a byte
 _PATIENCE = 3600.0  # seconds for all of a file: the largest one in an hour is 50 kB a second
 

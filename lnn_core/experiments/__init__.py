@@ -8,9 +8,9 @@ paper's runs.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .runs import METHODS, SOLVERS, Run, dataset_of
+    from .runs import METHODS, SOLVERS, Run
 
-__all__ = ["METHODS", "SOLVERS", "Run", "dataset_of"]
+__all__ = ["METHODS", "SOLVERS", "Run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import data
+from .. import data, quantisation
 from ..checks import at_least
-from .lrrn import packed
 from .records import Recorded
 
 
@@ -43,7 +42,7 @@ class PrincipalModes(Recorded):
         x = dataset.train.x - dataset.train.x.mean(0)
         values, vectors = torch.linalg.eigh((x.T @ x).double())
         share = (values / values.sum()).flip(0)[:self.count]
-        return {"filters": packed(vectors.T.flip(0)[:self.count]), "variance": share.tolist(),
+        return {"filters": quantisation.to_json(vectors.T.flip(0)[:self.count]), "variance": share.tolist(),
                 "data": {"source": dataset.source, "notice": dataset.notice}}
 
 

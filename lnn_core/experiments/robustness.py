@@ -22,9 +22,10 @@ from ..bounds import margin
 from ..checks import at_least, check_network, positive, prepared
 from ..data import Split
 from ..network import LiftedNetwork
+from .datasets import dataset_of
 from .lrrn import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
 from .records import Recorded
-from .runs import Run, dataset_of
+from .runs import Run
 from .training import History
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from functools import partial
 
 from .. import data
 from ..checks import at_least, one_of, positive
@@ -15,6 +15,7 @@ from ..network import LiftedNetwork
 from ..objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
 from ..potentials import Reweighted
 from ..tilts import GaussianTilt
+from .datasets import dataset_of
 from .records import Recorded
 from .training import History, fit, seeded_generator
 
@@ -184,9 +185,3 @@ class Run(Recorded):
                           for name in Bracket._fields} if brackets else None,
             "data": {"source": dataset.source, "notice": dataset.notice},
         }
-
-
-@lru_cache(maxsize=4)
-def dataset_of(name: str) -> data.Dataset:
-    """The data set of this name, loaded once in each process."""
-    return data.load(name)
