@@ -18,8 +18,7 @@ import lnn_core as lnn
 from lnn_core import data, quantisation
 from lnn_core.experiments import training
 from lnn_core.experiments.lrrn import filters, gaussian
-from lnn_core.propositions import STATEMENTS
-from lnn_core.propositions.lrrn import CLAIMS
+from lnn_core.propositions import CLAIMS
 from lnn_core.propositions.lrrn_equivalence import without_discount
 from lnn_core.tilts import DropoutTilt, GaussianTilt
 
@@ -423,8 +422,7 @@ def test_another_default_device(seeded):
                    without_discount(
                        lnn.lrrn.LRRN([4, 3, 2], beta=1.0, gamma=0.5, generator=generator,
                                      device="cpu"))[2],
-                   *(claim(0) for claim in CLAIMS.values()),
-                   *(statement.worst(0) for statement in STATEMENTS.values())]
+                   *(claim.worst(0) for claim in CLAIMS.values())]
         return [value.detach().sum().item() if isinstance(value, torch.Tensor) else value
                 for value in values]
 
