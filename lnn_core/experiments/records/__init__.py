@@ -9,8 +9,8 @@ are functions of records.
 ``python -m lnn_core.experiments.records repeat RECORD.json`` computes one again and compares.
 """
 
-from .files import load, save
-from .recorded import Recorded
+from .files import save
+from .recorded import Recorded, load
 from .sweeping import run_all
 
 __all__ = ["Recorded", "load", "save", "run_all"]

@@ -19,8 +19,8 @@ with extra("experiments"):
     from joblib.externals.loky import get_reusable_executor
     from tqdm import tqdm
 
-from .files import claim, load, save
-from .recorded import Recorded
+from .files import claim, save
+from .recorded import Recorded, load
 
 #: Seconds after which an unfinished file is a killed process's: writing takes milliseconds.
 ABANDONED = 3600
