@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lnn_core.data import Dataset, Split
 from lnn_core.experiments.datasets import dataset_of
-from lnn_core.experiments.lrrn import Classification
+from lnn_core.experiments.lrrn_runs import Classification
 from lnn_core.experiments.training import seeded_generator, train_epoch
 from lnn_core.lrrn.boxqp import CoordinateDescent, SpectralDescent
 from lnn_core.lrrn.model import LRRN

@@ -17,7 +17,7 @@ from torch import nn
 import lnn_core as lnn
 from lnn_core import data, quantisation
 from lnn_core.experiments import training
-from lnn_core.experiments.lrrn import filters, gaussian
+from lnn_core.experiments.lrrn_runs import filters, gaussian
 from lnn_core.propositions import CLAIMS
 from lnn_core.propositions.lrrn_equivalence import without_discount
 from lnn_core.tilts import DropoutTilt, GaussianTilt

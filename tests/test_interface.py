@@ -25,15 +25,15 @@ DEFAULTS = {
     "data.one_hot": {"classes": 10},
     "experiments.attacks.minimal_perturbations": {"bounds": (0.0, 1.0), "bisections": 10},
     "experiments.datasets.dataset_of": {"partial": False},
-    "experiments.lrrn.Classification": LRRN_RUN | {
+    "experiments.lrrn_runs.Classification": LRRN_RUN | {
         "hidden": (64, 64), "decay": 0.005, "attacked": 200},
-    "experiments.lrrn.Reconstruction": LRRN_RUN | {"activation": "relu", "hidden": (32, 32)},
-    "experiments.lrrn.Training": LRRN_RUN,
-    "experiments.lrrn.decays": {"dataset": "mnist", "seeds": (0,)},
+    "experiments.lrrn_runs.Reconstruction": LRRN_RUN | {"activation": "relu", "hidden": (32, 32)},
+    "experiments.lrrn_runs.Training": LRRN_RUN,
+    "experiments.lrrn_studies.decays": {"dataset": "mnist", "seeds": (0,)},
     "experiments.pca.PrincipalModes": {"dataset": "mnist", "count": 32},
     "experiments.records.repeating.disagreements": {"factor": 1.0},
     "experiments.records.repeating.repeat": {"factor": 1.0},
-    "experiments.records.sweeping.run_all": {"jobs": -1},
+    "experiments.records.parallel.run_all": {"jobs": -1},
     "experiments.robustness.Robustness": RUN | {
         "method": "arovr", "beta": 0.25, "alpha": 0.49, "samples": 50000, "hidden": (64, 64),
         "epochs": 15, "batch": 100, "learning_rate": 1e-3, "init": "uniform", "attacked": 200},

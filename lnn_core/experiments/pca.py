@@ -20,7 +20,7 @@ class PrincipalModes(Recorded):
     """PCA of a data set's training images, the mean taken off.
 
     The record holds the ``count`` leading modes for
-    :func:`~lnn_core.experiments.lrrn.filters` (rows of length 1, largest variance first) and the
+    :func:`~lnn_core.experiments.lrrn_runs.filters` (rows of length 1, largest variance first) and the
     share of the ``variance`` along each.
     """
 

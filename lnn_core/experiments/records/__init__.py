@@ -2,7 +2,7 @@
 
 A :class:`~lnn_core.experiments.records.recorded.Recorded` is all that decides a computation.
 Its record is one file named by the hash of the configuration and written atomically: killing a
-:func:`~lnn_core.experiments.records.sweeping.run_all` at any moment loses at most the runs in
+:func:`~lnn_core.experiments.records.parallel.run_all` at any moment loses at most the runs in
 flight. A digest in it tells whether what was found has been changed since. Tables and figures
 are functions of records.
 
@@ -10,7 +10,7 @@ are functions of records.
 """
 
 from .files import save
+from .parallel import run_all
 from .recorded import Recorded, load
-from .sweeping import run_all
 
 __all__ = ["Recorded", "load", "save", "run_all"]

@@ -65,12 +65,12 @@ class Recorded(ABC):
 
     @property
     def cost(self) -> float:
-        """About how long it takes beside others of its sweep; for the remaining time only."""
+        """About how long it takes beside others; for the remaining time only."""
         return 1.0
 
     def prepare(self) -> None:
         """Load what the computation needs, such as data, and keep it in memory. Called once
-        before a sweep's processes start, so that they need not all download it, and in each
+        before processes start, so that they need not all download it, and in each
         process before its clock starts."""
 
     @abstractmethod

@@ -39,7 +39,7 @@ def repeat(run: Recorded, recorded: dict, into: Path | None = None, factor: floa
         factor: multiplies the tolerances of :mod:`lnn_core.experiments.records.tolerances`.
     """
     _say(f"{run}\nIt took {recorded['seconds']:.0f} s when it was recorded.")
-    torch.set_num_threads(1)  # as in a sweep: more threads sum in another order
+    torch.set_num_threads(1)  # as in run_all: more threads sum in another order
     repeated = run.record()
     _say("\n".join(side_by_side(recorded, repeated)))
     wrong = list(disagreements(recorded, repeated, factor))
