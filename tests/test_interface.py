@@ -23,6 +23,7 @@ DEFAULTS = {
     "data.idx.check_sha256": {"of": ""},
     "data.load": {"fallback": False, "partial": False},
     "data.one_hot": {"classes": 10},
+    "data.published.Source": {"validation": 10_000, "partial_validation": 1_000},
     "experiments.attacks.minimal_perturbations": {"bounds": (0.0, 1.0), "bisections": 10},
     "experiments.datasets.dataset_of": {"partial": False},
     "experiments.lrrn_runs.Classification": LRRN_RUN | {
