@@ -72,7 +72,7 @@ def breakdown(settings: Settings) -> list[dict]:
                 step()
             calls = {"step": step} | {part: partial(made.again, part) for part in made.calls}
             times = interleave({name: _repeated(call, repeat) for name, call in calls.items()},
-                         settings.rounds)
+                               settings.rounds)
             each = {name: [1e6 * time.wall / repeat for time in values]
                     for name, values in times.items()}
             each["rest"] = [whole - sum(parts) for whole, *parts in zip(*each.values())]

@@ -63,7 +63,7 @@ def inference(settings: Settings) -> list[dict]:
     for batch in settings.batches:
         parts = [part(train, min(batch, len(train.y)), i).x for i in range(settings.rounds)]
         functions = {"forward pass": plain, **{name: predictor(net, solver)
-                                                for name, solver in SOLVERS.items()}}
+                                               for name, solver in SOLVERS.items()}}
         with threads(1), torch.inference_mode():
             done = {"forward pass": sum(arithmetic(partial(plain, x)) for x in parts)}
             # Passes are those of the prediction that is counted: under a counter composite
@@ -73,7 +73,7 @@ def inference(settings: Settings) -> list[dict]:
                 done[name] = sum(arithmetic(lambda x=x: reports[name].append(
                     solver(net.quadratic(x))[1])) for x in parts)
             times = interleave({name: repeated(predict, parts, settings.repeat)
-                          for name, predict in functions.items()}, settings.rounds)
+                                for name, predict in functions.items()}, settings.rounds)
         for name, taken in times.items():
             passes = sum(report.passes for report in reports.get(name, [])) / len(parts)
             rows.append({"batch": batch, "method": name, "passes": passes,
@@ -113,7 +113,7 @@ def epochs(settings: Settings) -> list[dict]:
                     "back-propagation": trainer(plain, BackPropagation())}
         with threads(count):
             times = interleave({name: lambda i, learn=learn: learn(samples, seeded_generator(i, "batches"))
-                          for name, learn in trainers.items()}, 1)
+                                for name, learn in trainers.items()}, 1)
         rows += [{"threads": count, "method": name, "images": len(samples.y),
                   "seconds": milliseconds(taken) / 1000} for name, taken in times.items()]
     return rows

@@ -152,7 +152,7 @@ class _Alerts:
         if not share:
             return None
         why = ("the objective is infinite there (along a direction found for one sample the energy "
-               "falls forever, and such directions depend on the weights alone): "
+               "is unbounded below, and such directions depend on the weights alone): "
                if self.infinite else "")
         return (f"beta={beta:g} is beyond the border of stability for up to "
                 f"{10 * math.ceil(10 * share)} % of a batch: {why}their values are lower bounds; "

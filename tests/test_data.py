@@ -824,7 +824,7 @@ def file_bytes(name, file, header):
         return np.frombuffer(stream.read()[header:], np.uint8)
 
 
-# Samples a class and pixel mean and deviation of the 60,000, as widely published.
+# Samples per class and pixel mean and deviation of the 60,000, as widely published.
 KNOWN = {
     "mnist": ([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949], 0.1307, 0.3081),
     "fashion-mnist": ([6000] * 10, 0.2860, 0.3530),

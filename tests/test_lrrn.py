@@ -93,7 +93,7 @@ def test_passes_never_raise_the_energy(seed, passes):
     """If it fails, the line search is not exact, or leaves the box."""
     net, x, _ = instance(seed)
     qp, start = net.quadratic(x).detach(), lrrn_toys.normal(torch.Generator().manual_seed(seed), 4,
-                                                         sum(net.sizes[1:]))
+                                                            sum(net.sizes[1:]))
     before = qp.value(qp.project(start))
     for n in range(1, passes + 1):
         for kind in (lrrn.SpectralDescent, lrrn.CoordinateDescent):

@@ -120,7 +120,7 @@ def test_pretraining_trains_the_features_alone():
     net = run.network(64)
     last = net.weights[-1].detach().clone()
     lrrn_runs._train(net, lrrn.Unsupervised(), run._train_split(), [{"params": net.parameters()}],
-                       run, 2, dict)
+                     run, 2, dict)
     torch.testing.assert_close(net.weights[-1].detach(), last, rtol=0, atol=1e-3)
     assert (net.weights[0] - run.network(64).weights[0]).abs().max() > 0.01
 

@@ -174,7 +174,7 @@ def test_no_worker_outlives_its_parent(tmp_path, kill):
         run_all([Where(number, endless=True) for number in range(3)], sys.argv[1], jobs=2)
         """
     computing = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     with computing:
         workers = {int(computing.stdout.readline()) for _ in range(2)}
         assert len(workers) == 2 and computing.pid not in workers

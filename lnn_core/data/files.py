@@ -15,7 +15,7 @@ from . import idx
 from .idx import DataCorrupted, check_size
 
 _TIMEOUT = (4.0, 15.0)  # seconds: to connect; without a byte
-_PATIENCE = 3600.0  # seconds for all of a file: the largest one in an hour is 50 kB a second
+_PATIENCE = 3600.0  # seconds for all of a file: the largest one in an hour is 50 kB per second
 
 
 class DataUnavailable(RuntimeError):

@@ -165,8 +165,9 @@ TRAINED = (("backprop", None), ("rovr", 0.25), ("arovr", 0.25), ("arovr", 0.5),
 DATASETS = ("mnist", "fashion-mnist")
 
 
-def by_training_and_construction(seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS, *,
-             samples: int | None = None, **settings) -> list[Classification | Robustness]:
+def by_training_and_construction(
+        seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS, *,
+        samples: int | None = None, **settings) -> list[Classification | Robustness]:
     """For each seed and data set an LRRN, then the trained networks; otherwise alike."""
     found = []
     for seed in seeds:

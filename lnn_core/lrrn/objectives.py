@@ -102,8 +102,8 @@ class Contrastive(EnergyLoss):
             free, first = self.solver(fixed)
             clamped, second = solve_clamped(fixed, target, self.solver, free)
             self.report = QPReport(first.passes + second.passes,
-                                 first.residual.maximum(second.residual),
-                                 first.converged & second.converged)
+                                   first.residual.maximum(second.residual),
+                                   first.converged & second.converged)
         return ((clamped - free) * qp.slope((clamped + free) / 2)).sum(1)
 
 

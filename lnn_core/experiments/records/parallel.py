@@ -27,7 +27,7 @@ ABANDONED = 3600
 
 
 def run_all(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
-          scheduler: str | None = None) -> list[dict]:
+            scheduler: str | None = None) -> list[dict]:
     """The records of all runs, in order; those that are missing are computed.
 
     Every record is written by this process as soon as it arrives, wherever it was computed:
