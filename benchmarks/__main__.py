@@ -20,16 +20,16 @@ from pathlib import Path
 from lnn_core.experiments.records import save
 from lnn_core.experiments.tables import markdown
 
-from . import anatomy, epochs, gaps, lrrn
-from .subjects import FULL, QUICK, Settings
+from . import breakdown, epochs, gaps, lrrn
+from .learners import FULL, QUICK, Settings
 from .timing import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 
 #: Every section is a function from settings to rows, and has a record of its own.
 SECTIONS: dict[str, Callable[[Settings], list[dict]]] = {
-    "operations": anatomy.operations,
-    "memory": anatomy.memory,
+    "operations": breakdown.operations,
+    "memory": breakdown.memory,
     "gaps": gaps.by_passes,
     "default": gaps.at_default,
     "border": gaps.near_the_border,
@@ -37,7 +37,7 @@ SECTIONS: dict[str, Callable[[Settings], list[dict]]] = {
     "epochs": epochs.by_batch,
     "training": epochs.along_training,
     "size": epochs.by_size,
-    "breakdown": anatomy.breakdown,
+    "breakdown": breakdown.breakdown,
     "lrrn_inference": lrrn.inference,
     "lrrn_epochs": lrrn.epochs,
 }
@@ -53,7 +53,8 @@ def record(section: str, settings: Settings) -> dict:
 def recorded(section: str, settings: Settings, folder: Path) -> dict:
     """The section's record in the folder; measured where there is none.
 
-    Raises ValueError for a record that was made with other settings: it names the file.
+    Raises:
+        ValueError: a record that was made with other settings; the message names the file.
     """
     path = folder / f"{section}.json"
     if path.exists():

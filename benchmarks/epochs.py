@@ -10,19 +10,29 @@ from lnn_core.experiments.training import Epoch, seeded_generator
 from lnn_core.objectives import StabilityWarning
 
 from .handwritten import HandWritten
-from .subjects import BATCH, Learner, Settings, beginner, contender, grown, part, trained, training_samples
-from .timing import milliseconds, race, ratio, threads
+from .learners import (
+    BATCH,
+    Learner,
+    Settings,
+    make_learner,
+    part,
+    trained,
+    trained_at_size,
+    training_samples,
+    untrained,
+)
+from .timing import interleave, milliseconds, ratio, threads
 
 ALL = ("autograd", "handwritten", "arovr", "arovr_ab", "arovr_abg", "paper")
 
 
 def compare(learners: dict[str, Learner | HandWritten], parts: list[Split],
             batch: int) -> list[dict]:
-    """One row a learner, which all train on one part after the other, in turns.
+    """One row per learner, which all train on one part after the other, in turns.
 
-    ratio to … : median and interval, on the clock; cpu to … : the same in processor time;
-    cpu over clock : how much of the time the process was at work (1 on a quiet machine with
-    one thread); passes and converged : means over the timed turns.
+    ``ratio to …`` is a median with its interval, on the clock; ``cpu to …`` the same in processor
+    time; ``cpu over clock`` how much of the time the process was at work (1 on a quiet machine with
+    one thread); ``passes`` and ``converged`` are means over the timed turns.
     """
     seen: dict[str, list[Epoch]] = {name: [] for name in learners}
 
@@ -30,7 +40,7 @@ def compare(learners: dict[str, Learner | HandWritten], parts: list[Split],
         return lambda i: seen[name].append(
             learners[name].epoch(parts[i], batch, seeded_generator(i, "batches")))
 
-    times = race({name: turn(name) for name in learners}, len(parts))
+    times = interleave({name: turn(name) for name in learners}, len(parts))
     rows = []
     for name in learners:
         row = {"method": name, "milliseconds": milliseconds(times[name]),
@@ -52,7 +62,7 @@ def by_batch(settings: Settings) -> list[dict]:
     for count in settings.threads:
         for batch in settings.batches:
             with threads(count):
-                learners = {name: contender(name, start) for name in ALL}
+                learners = {name: make_learner(name, start) for name in ALL}
                 rows += [{"threads": count, "batch": batch, **row}
                          for row in compare(learners, parts, batch)]
     return rows
@@ -60,8 +70,8 @@ def by_batch(settings: Settings) -> list[dict]:
 
 def along_training(settings: Settings) -> list[dict]:
     """A training run from random weights: one entry per epoch, and the whole run's ratio."""
-    train, start = training_samples(settings), beginner(settings)
-    learners = {name: contender(name, start) for name in ALL}
+    train, start = training_samples(settings), untrained(settings)
+    learners = {name: make_learner(name, start) for name in ALL}
     passes: dict[str, list] = {name: [] for name in learners}
 
     def turn(name: str):
@@ -69,7 +79,7 @@ def along_training(settings: Settings) -> list[dict]:
             learners[name].epoch(train, BATCH, seeded_generator(i, "batches")).passes)
 
     with threads(1):
-        times = race({name: turn(name) for name in learners}, settings.course)
+        times = interleave({name: turn(name) for name in learners}, settings.course)
     wall = {name: [time.wall for time in values] for name, values in times.items()}
     return [{"method": name, "whole run to autograd": sum(wall[name]) / sum(wall["autograd"]),
              "whole run to handwritten": sum(wall[name]) / sum(wall["handwritten"]),
@@ -89,8 +99,8 @@ def by_size(settings: Settings) -> list[dict]:
     for d, w in shapes:
         with threads(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", StabilityWarning)  # the column "converged" says it
-            start = grown(settings, d, w)
-            learners = {name: contender(name, start)
+            start = trained_at_size(settings, d, w)
+            learners = {name: make_learner(name, start)
                         for name in ("autograd", "handwritten", "arovr")}
             rows += [{"depth": d, "width": w, **row} for row in compare(
                 learners, [train] * settings.growing_rounds, BATCH)]

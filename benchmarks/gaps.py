@@ -19,7 +19,7 @@ from lnn_core.losses import Euclidean
 from lnn_core.network import LiftedNetwork
 from lnn_core.potentials import Energy, FenchelYoung
 
-from .subjects import BATCH, METHODS, Settings, grown, trained, training_samples
+from .learners import BATCH, METHODS, Settings, trained, trained_at_size, training_samples
 
 #: The gap that the default solver promises for the mean of a batch.
 PROMISED = 1e-3
@@ -40,12 +40,12 @@ def _shooting(net: LiftedNetwork, energy: Energy, start: Iterate) -> Iterator[Te
         yield state.iterate.energy
 
 
-KINDS = {"sweeps": _sweeps, "shooting": _shooting}
+SOLVERS = {"sweeps": _sweeps, "shooting": _shooting}
 
 
-def trace(net: LiftedNetwork, x: Tensor, energy: Energy, kind: str, passes: int,
+def trace(net: LiftedNetwork, x: Tensor, energy: Energy, solver: str, passes: int,
           until: Callable[[Tensor], bool] = lambda energies: False) -> Tensor:
-    """The energy after 0, 1, …, ``passes`` passes of a kind, shape (passes + 1, batch).
+    """The energy after 0, 1, …, ``passes`` passes of a solver, shape (passes + 1, batch).
 
     Fewer where ``until`` says that the energy is low enough; +∞ where it is not a number.
     """
@@ -53,7 +53,7 @@ def trace(net: LiftedNetwork, x: Tensor, energy: Energy, kind: str, passes: int,
 
     def watch(net: LiftedNetwork, energy: Energy, start: Iterate) -> tuple[Iterate, Report]:
         energies.append(start.energy)
-        for after in islice(KINDS[kind](net, energy, start), passes):
+        for after in islice(SOLVERS[solver](net, energy, start), passes):
             energies.append(after.nan_to_num(torch.inf, torch.inf))
             if until(energies[-1]):
                 break
@@ -97,7 +97,7 @@ def network(settings: Settings, method: str) -> LiftedNetwork:
     return copy.deepcopy(trained(settings, method).net).double()
 
 
-def judged(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
+def gap_samples(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
     """This many training images in float64, and their one-hot targets."""
     x, y = (values[:count] for values in training_samples(settings))
     return x.double(), data.one_hot(y).double()
@@ -106,21 +106,21 @@ def judged(settings: Settings, count: int) -> tuple[Tensor, Tensor]:
 def by_passes(settings: Settings) -> list[dict]:
     """Gaps of AROVR's energy after 1, 2, … 20 passes: lists with one entry per pass.
 
-    beyond : the share of samples whose local border of stability is below β.
+    ``beyond`` is the share of samples whose local border of stability is below β.
     """
-    x, target = judged(settings, settings.judged)
+    x, target = gap_samples(settings, settings.judged)
     rows = []
     for name, method in NETWORKS.items():
         net = network(settings, method)
-        border = bounds.stability_threshold(net, x)
+        threshold = bounds.stability_threshold(net, x)
         for beta in settings.betas:
             energy = FenchelYoung() - beta * Euclidean(target)
-            traces = {kind: trace(net, x, energy, kind, 20) for kind in KINDS}
+            traces = {solver: trace(net, x, energy, solver, 20) for solver in SOLVERS}
             best, bounded = optimum(net, x, energy, list(traces.values()))
-            for kind, energies in traces.items():
+            for solver, energies in traces.items():
                 gaps = [summary(after[bounded]) for after in gap(energies, best, energies[0])[1:]]
-                rows.append({"trained by": name, "beta": beta, "solver": kind,
-                             "beyond": (border < beta).double().mean().item(),
+                rows.append({"trained by": name, "beta": beta, "solver": solver,
+                             "beyond": (threshold < beta).double().mean().item(),
                              "unbounded": int((~bounded).sum()),
                              **{what: [one[what] for one in gaps] for what in gaps[0]}})
     return rows
@@ -137,14 +137,14 @@ def energies_of(method: str, net: LiftedNetwork, target: Tensor) -> dict[str, En
 
 def at_default(settings: Settings) -> list[dict]:
     """Where the default solver stops in batches as in training, for every objective's energies."""
-    x, target = judged(settings, settings.judged)
+    x, target = gap_samples(settings, settings.judged)
     rows = []
     for name, trainer in NETWORKS.items():
         net = network(settings, trainer)
         for method in ("arovr", "arovr_ab", "arovr_abg"):
             for which, energy in energies_of(method, net, target).items():
                 passes, ends = _in_batches(net, x, energy)
-                far = [trace(net, x, energy, kind, 20) for kind in KINDS]
+                far = [trace(net, x, energy, solver, 20) for solver in SOLVERS]
                 best, bounded = optimum(net, x, energy, [ends[None], *far])
                 rows.append({"trained by": name, "objective": method, "energy": which,
                              "passes": passes,
@@ -175,7 +175,7 @@ def near_the_border(settings: Settings) -> list[dict]:
     Linear networks have an exact border and an optimum in closed form. In the trained
     networks the border is that of the linearisation at each sample, which gets a β of its own.
     """
-    x, target = judged(settings, settings.border)
+    x, target = gap_samples(settings, settings.border)
     nets = {f"linear, seed {seed}": linear([x.shape[1], *settings.hidden, 10], seed)
             for seed in range(3)}
     nets |= {name: network(settings, method) for name, method in NETWORKS.items()}
@@ -187,43 +187,43 @@ def near_the_border(settings: Settings) -> list[dict]:
 
 def by_depth(settings: Settings) -> list[dict]:
     """Passes of the default solver against depth, at equal shares of the border of stability."""
-    x, target = judged(settings, settings.border)
+    x, target = gap_samples(settings, settings.border)
     rows, width = [], settings.hidden[0]
     for depth in settings.depths:
         nets = {"linear": linear([x.shape[1], *[width] * (depth - 1), 10], seed=0),
-                "trained": copy.deepcopy(grown(settings, depth, width).net).double()}
+                "trained": copy.deepcopy(trained_at_size(settings, depth, width).net).double()}
         for name, net in nets.items():
-            border = bounds.stability_threshold(net, x)
+            threshold = bounds.stability_threshold(net, x)
             for share in (0.2, 0.4, 0.6):
-                energy = FenchelYoung() - (share * border)[:, None] * Euclidean(target)
+                energy = FenchelYoung() - (share * threshold)[:, None] * Euclidean(target)
                 rows.append({"depth": depth, "network": name, "share": share,
-                             "border": border.median().item(),
+                             "border": threshold.median().item(),
                              "passes": _in_batches(net, x, energy)[0]})
     return rows
 
 
 @torch.no_grad()
 def _at_share(net: LiftedNetwork, x: Tensor, target: Tensor, share: float, patience: int) -> dict:
-    """Passes and gap of the default solver, and the passes that each kind needs."""
-    border = bounds.stability_threshold(net, x)
-    energy = FenchelYoung() - (share * border)[:, None] * Euclidean(target)
+    """Passes and gap of the default solver, and the passes that each solver needs."""
+    threshold = bounds.stability_threshold(net, x)
+    energy = FenchelYoung() - (share * threshold)[:, None] * Euclidean(target)
     passes, ends = _in_batches(net, x, energy)
     start = energy.output(net(x))
     if isinstance(net.function(1), Identity):
-        beta = share * float(border[0])
+        beta = share * float(threshold[0])
         best = -beta * bounds.reduced(net, x, target, beta)[1]
         bounded = torch.ones_like(best, dtype=torch.bool)
 
         def until(energies: Tensor) -> bool:
             return gap(energies, best, start).mean() <= PROMISED
-        traces = {kind: trace(net, x, energy, kind, patience, until) for kind in KINDS}
+        traces = {solver: trace(net, x, energy, solver, patience, until) for solver in SOLVERS}
     else:
-        traces = {kind: trace(net, x, energy, kind, patience) for kind in KINDS}
+        traces = {solver: trace(net, x, energy, solver, patience) for solver in SOLVERS}
         best, bounded = optimum(net, x, energy, [ends[None], *traces.values()])
-    return {"border": border.median().item(), "passes": passes,
+    return {"border": threshold.median().item(), "passes": passes,
             **summary(gap(ends, best, start)[bounded]),
-            **{f"{kind} needed": _needed(gap(energies, best, start)[:, bounded])
-               for kind, energies in traces.items()},
+            **{f"{solver} needed": _needed(gap(energies, best, start)[:, bounded])
+               for solver, energies in traces.items()},
             "unbounded": int((~bounded).sum())}
 
 

@@ -18,7 +18,12 @@ class HandWritten:
 
     No graph; gradients go where they were at the last step, straight into the same fused Adam.
 
-    Raises ValueError for a network that is not a chain of ReLU layers with a linear output.
+    Args:
+        net: a chain of ReLU layers with biases and a linear output.
+        optimizer: a fused Adam over the network's parameters.
+
+    Raises:
+        ValueError: another network.
     """
 
     def __init__(self, net: LiftedNetwork, optimizer: torch.optim.Optimizer):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lnn_core.data import Dataset, Split
-from lnn_core.experiments.lrrn import Classification
+from lnn_core.experiments.datasets import dataset_of
+from lnn_core.experiments.lrrn_runs import Classification
 from lnn_core.experiments.training import seeded_generator, train_epoch
 from lnn_core.lrrn.boxqp import CoordinateDescent, SpectralDescent
 from lnn_core.lrrn.model import LRRN
@@ -22,17 +23,17 @@ from lnn_core.lrrn.objectives import Contrastive, EnergyLoss, parameter_groups
 from lnn_core.network import LiftedNetwork
 from lnn_core.objectives import BackPropagation, Objective
 
-from .subjects import Settings, dataset, part, training_samples
-from .timing import milliseconds, race, ratio, threads
+from .learners import Settings, part, training_samples
+from .timing import interleave, milliseconds, ratio, threads
 from .tracing import arithmetic
 
 PAPER = Classification()  # its sizes, batch, learning rate and weight decay
 SOLVERS = {f"{type(solver).__name__}({solver.tolerance:g})": solver for solver in (
     SpectralDescent(1e-3), LRRN.solver, CoordinateDescent(1e-3))}
-Student = Callable[[Split, torch.Generator], object]  # trains for an epoch
+Trainer = Callable[[Split, torch.Generator], object]  # trains for an epoch
 
 
-def student(net: LRRN | LiftedNetwork, loss: EnergyLoss | Objective) -> Student:
+def trainer(net: LRRN | LiftedNetwork, loss: EnergyLoss | Objective) -> Trainer:
     """Trains this network by this loss; an LRRN's last matrix decays."""
     groups = (parameter_groups(net, PAPER.decay) if isinstance(net, LRRN)
               else [{"params": net.parameters()}])
@@ -41,9 +42,9 @@ def student(net: LRRN | LiftedNetwork, loss: EnergyLoss | Objective) -> Student:
                                                   generator)
 
 
-def beginners(settings: Settings) -> tuple[LRRN, LiftedNetwork]:
+def untrained_pair(settings: Settings) -> tuple[LRRN, LiftedNetwork]:
     """An LRRN and a lifted network of equal sizes, with random weights."""
-    inputs = dataset(settings.dataset).dim
+    inputs = dataset_of(settings.dataset).dim
     return PAPER.network(inputs), LiftedNetwork([inputs, *PAPER.hidden, Dataset.classes],
                                                 generator=seeded_generator(0, "weights"))
 
@@ -51,18 +52,18 @@ def beginners(settings: Settings) -> tuple[LRRN, LiftedNetwork]:
 def inference(settings: Settings) -> list[dict]:
     """Prediction by an LRRN ÷ a forward pass, by solver and batch; one thread, trained weights.
 
-    multiply-adds : of whole predictions (the program, its factorisations, passes, looks at the
-        certificate), ÷ those of forward passes of the same samples, as ``tracing.arithmetic`` counts.
+    ``multiply-adds`` are those of whole predictions (the program, its factorisations, passes, checks of
+    the certificate) ÷ those of forward passes of the same samples, as ``tracing.arithmetic`` counts.
     """
-    net, plain = beginners(settings)
+    net, plain = untrained_pair(settings)
     train, rows = training_samples(settings), []
-    learn = student(net, Contrastive())
+    learn = trainer(net, Contrastive())
     for epoch in range(settings.epochs):
         learn(train, seeded_generator(epoch, "batches"))
     for batch in settings.batches:
         parts = [part(train, min(batch, len(train.y)), i).x for i in range(settings.rounds)]
-        contenders = {"forward pass": plain, **{name: predictor(net, solver)
-                                                for name, solver in SOLVERS.items()}}
+        functions = {"forward pass": plain, **{name: predictor(net, solver)
+                                               for name, solver in SOLVERS.items()}}
         with threads(1), torch.inference_mode():
             done = {"forward pass": sum(arithmetic(partial(plain, x)) for x in parts)}
             # Passes are those of the prediction that is counted: under a counter composite
@@ -71,8 +72,8 @@ def inference(settings: Settings) -> list[dict]:
             for name, solver in SOLVERS.items():
                 done[name] = sum(arithmetic(lambda x=x: reports[name].append(
                     solver(net.quadratic(x))[1])) for x in parts)
-            times = race({name: repeated(predict, parts, settings.repeat)
-                          for name, predict in contenders.items()}, settings.rounds)
+            times = interleave({name: repeated(predict, parts, settings.repeat)
+                                for name, predict in functions.items()}, settings.rounds)
         for name, taken in times.items():
             passes = sum(report.passes for report in reports.get(name, [])) / len(parts)
             rows.append({"batch": batch, "method": name, "passes": passes,
@@ -100,18 +101,19 @@ def repeated(function: Callable[[Tensor], Tensor], parts: list[Tensor],
 def epochs(settings: Settings) -> list[dict]:
     """An epoch of contrastive training and of back-propagation, equal sizes and batches of 100.
 
-    images : all that are not for testing, in one epoch; seconds : it takes, the second of two.
+    ``images`` counts all that are not for testing, in one epoch; ``seconds`` is what it takes, the
+    second of two.
     """
-    everything = [torch.cat(pair) for pair in zip(dataset(settings.dataset).train,
-                                                  dataset(settings.dataset).validation)]
+    dataset = dataset_of(settings.dataset)
+    everything = [torch.cat(pair) for pair in zip(dataset.train, dataset.validation)]
     samples, rows = Split(*everything), []
     for count in settings.threads:
-        net, plain = beginners(settings)
-        students = {"LRRN": student(net, Contrastive()),
-                    "back-propagation": student(plain, BackPropagation())}
+        net, plain = untrained_pair(settings)
+        trainers = {"LRRN": trainer(net, Contrastive()),
+                    "back-propagation": trainer(plain, BackPropagation())}
         with threads(count):
-            times = race({name: lambda i, learn=learn: learn(samples, seeded_generator(i, "batches"))
-                          for name, learn in students.items()}, 1)
+            times = interleave({name: lambda i, learn=learn: learn(samples, seeded_generator(i, "batches"))
+                                for name, learn in trainers.items()}, 1)
         rows += [{"threads": count, "method": name, "images": len(samples.y),
                   "seconds": milliseconds(taken) / 1000} for name, taken in times.items()]
     return rows

@@ -1,4 +1,4 @@
-"""Times as ratios: contenders take turns, round after round, in one process.
+"""Times as ratios: what is compared takes turns, round after round, in one process.
 
 A machine that is busy for a while slows down all of a round, and leaves the ratios within the
 round nearly alone. What is reported is the median over rounds, with an interval.
@@ -41,8 +41,8 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def race(turns: dict[str, Callable[[int], object]], rounds: int) -> dict[str, list[Time]]:
-    """Times of ``turns[name](round)``, a list a name, one entry a round.
+def interleave(turns: dict[str, Callable[[int], object]], rounds: int) -> dict[str, list[Time]]:
+    """Times of ``turns[name](round)``, one list per name, one entry per round.
 
     A first turn of each is not timed; every round draws an order of its own; Python's garbage
     collector rests meanwhile.

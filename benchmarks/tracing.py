@@ -37,15 +37,20 @@ class Mode(TorchDispatchMode):
         kwargs = kwargs or {}
         with self:
             result = func.decompose(*args, **kwargs)
-        return self.seen(func, args, kwargs) if result is NotImplemented else result
+        return self.run_operation(func, args, kwargs) if result is NotImplemented else result
+
+    def run_operation(self, func, args, kwargs):
+        """The result of an operation that is not made of others, noted by the way."""
+        raise NotImplementedError
 
 
 class Uncounted(Mode):
     """``multiply_adds`` of a block's operations that have one of ``FORMULAS``."""
 
+    #: Their number so far.
     multiply_adds = 0.0
 
-    def seen(self, func, args, kwargs):
+    def run_operation(self, func, args, kwargs):
         if formula := FORMULAS.get(func.overloadpacket.__name__):
             self.multiply_adds += formula(*(each.shape for each in args
                                             if isinstance(each, Tensor)))
@@ -62,7 +67,9 @@ def arithmetic(step: Callable[[], object]) -> float:
 class Operations(Mode):
     """Records the tensor operations of a block, so that some can be run again, alone.
 
-    count : how many operations there were, without those that only make a view.
+    Attributes:
+        calls: the operations of each of the ``PARTS``.
+        count: how many operations there were, without those that only make a view.
     """
 
     def __init__(self) -> None:
@@ -70,7 +77,7 @@ class Operations(Mode):
         self.calls: dict[str, list[tuple]] = {part: [] for part in PARTS}
         self.count = 0
 
-    def seen(self, func, args, kwargs):
+    def run_operation(self, func, args, kwargs):
         for part, names in PARTS.items():
             if func.overloadpacket.__name__ in names:
                 self.calls[part].append((func, args, kwargs))
@@ -98,7 +105,7 @@ class Peak(Mode):
         self.known: weakref.WeakSet = weakref.WeakSet()
         self.now = self.peak = 0
 
-    def seen(self, func, args, kwargs):
+    def run_operation(self, func, args, kwargs):
         for storage in _storages((args, kwargs)):
             self.known.add(storage)  # an argument that no operation here made was there before
         result = func(*args, **kwargs)

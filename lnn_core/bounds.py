@@ -23,7 +23,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import as_targets, check_finite_weights, check_network, own_precision, positive, prepared
+from .checks import (
+    as_targets,
+    check_finite_weights,
+    check_margin,
+    check_network,
+    own_precision,
+    positive,
+    prepared,
+)
 from .convex import Identity
 from .kinds import number
 from .losses import Euclidean, LossFamily, checked_family, largest, loss_of, smallest
@@ -184,10 +192,18 @@ def energy_budget(net: LiftedNetwork, x: Tensor, gamma: Gamma = None) -> Tensor:
         ValueError: a network with a single output.
     """
     net, x = prepared(net, x)
-    if net.sizes[-1] < 2:
-        raise ValueError("a margin needs at least 2 outputs; the network has 1")
-    first, second = net(x).topk(2, dim=1).values.unbind(1)
-    return (first - second).square() / (4 * kappa(net, gamma))
+    return margin(net(x)).square() / (4 * kappa(net, gamma))
+
+
+def margin(output: Tensor) -> Tensor:
+    """The difference of the two largest outputs, shape (batch,), of outputs of shape (batch, d_L).
+
+    Raises:
+        ValueError: a single output.
+    """
+    check_margin(output.shape[1])
+    first, second = output.topk(2, dim=1).values.unbind(1)
+    return first - second
 
 
 @own_precision

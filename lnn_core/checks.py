@@ -142,6 +142,17 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(allowed)}")
 
 
+def check_reduction(reduction: str) -> None:
+    """ValueError unless an objective can reduce a batch's values in this way."""
+    one_of("reduction", reduction, ("mean", "none"))
+
+
+def check_margin(outputs: int) -> None:
+    """ValueError for a single output, which has no margin between the two largest."""
+    if outputs < 2:
+        raise ValueError(f"a margin needs at least 2 outputs; the network has {outputs}")
+
+
 def finite(name: str, values: Tensor) -> None:
     """ValueError where an entry of a tensor of any shape is not finite; it says which."""
     values = torch.func.debug_unwrap(values).detach()  # under vmap: those of all mapped calls

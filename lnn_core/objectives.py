@@ -25,7 +25,16 @@ from torch import Tensor
 
 from . import envelope
 from .bounds import stability_threshold
-from .checks import as_targets, check_double, no_transforms, number, own_precision, positive, prepared
+from .checks import (
+    as_targets,
+    check_double,
+    check_reduction,
+    no_transforms,
+    number,
+    own_precision,
+    positive,
+    prepared,
+)
 from .inference import Report, checked_solver, minimise
 from .inference.iterate import Solver
 from .kinds import expect, expect_function
@@ -96,8 +105,7 @@ class Objective(ABC):
             TypeError: an argument of another kind.
             ValueError: input that does not fit, or β too large, before any computing.
         """
-        if reduction not in ("mean", "none"):
-            raise ValueError(f'reduction={reduction!r} must be "mean" or "none"')
+        check_reduction(reduction)
         net, x = prepared(net, x)
         dtype = self.precision(x.dtype)
         if dtype == torch.float64 != x.dtype:
@@ -144,7 +152,7 @@ class _Alerts:
         if not share:
             return None
         why = ("the objective is infinite there (along a direction found for one sample the energy "
-               "falls forever, and such directions depend on the weights alone): "
+               "is unbounded below, and such directions depend on the weights alone): "
                if self.infinite else "")
         return (f"beta={beta:g} is beyond the border of stability for up to "
                 f"{10 * math.ceil(10 * share)} % of a batch: {why}their values are lower bounds; "

@@ -13,12 +13,12 @@ ONE_LAYER = (((1, 1), None),)
 
 def slack(name, toy):
     """The slack of the statement of that name, all its parts."""
-    return P.STATEMENTS[name].slack(toy).detach()
+    return P.CLAIMS[name].slack(toy).detach()
 
 
 def toy_of(name, seed=3, **changes):
     """An instance that the statement is made for, but for some settings of ``draw``."""
-    return P.draw(seed, **P.STATEMENTS[name].instances | changes)
+    return P.draw(seed, **P.CLAIMS[name].instances | changes)
 
 
 def f64(*values):

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import lsq_linear
 
 from lnn_core import lrrn
-from lnn_core.propositions import lrrn_toys as toys
+from lnn_core.propositions import lrrn_toys
 
 EXACT = lrrn.SpectralDescent(1e-12, max_passes=20_000)
 PAPER = lrrn.CoordinateDescent(1e-12, max_passes=20_000)
@@ -16,8 +16,8 @@ PAPER = lrrn.CoordinateDescent(1e-12, max_passes=20_000)
 def instance(seed, samples=4, beta="mixed", **options):
     """A random float64 network, inputs and targets inside the output's set."""
     draw = torch.Generator().manual_seed(seed)
-    net = toys.network(draw, beta, **options)
-    x, y = toys.normal(draw, samples, net.sizes[0]), toys.normal(draw, samples, net.sizes[-1])
+    net = lrrn_toys.network(draw, beta, **options)
+    x, y = lrrn_toys.normal(draw, samples, net.sizes[0]), lrrn_toys.normal(draw, samples, net.sizes[-1])
     return net, x, y
 
 

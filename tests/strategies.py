@@ -53,7 +53,7 @@ def tilts(net, seed=0):
 
 @st.composite
 def networks(draw, outputs=(lnn.Identity(),), max_depth=4, scales=(0.3, 1.2)):
-    """Depth 1 to ``max_depth``, up to 4 units a layer, skip connections in half of them."""
+    """Depth 1 to ``max_depth``, up to 4 units per layer, skip connections in half of them."""
     depth = draw(st.integers(1, max_depth))
     sizes = draw(st.lists(st.integers(1, 4), min_size=depth + 1, max_size=depth + 1))
     activation = draw(st.lists(st.sampled_from(FUNCTIONS), min_size=depth - 1, max_size=depth - 1))

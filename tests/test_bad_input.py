@@ -15,11 +15,10 @@ import torch
 from torch import nn
 
 import lnn_core as lnn
-from lnn_core import data
+from lnn_core import data, quantisation
 from lnn_core.experiments import training
-from lnn_core.experiments.lrrn import filters, gaussian, packed
-from lnn_core.propositions import STATEMENTS
-from lnn_core.propositions.lrrn import CLAIMS
+from lnn_core.experiments.lrrn_runs import filters, gaussian
+from lnn_core.propositions import CLAIMS
 from lnn_core.propositions.lrrn_equivalence import without_discount
 from lnn_core.tilts import DropoutTilt, GaussianTilt
 
@@ -421,12 +420,11 @@ def test_another_default_device(seeded):
         values += training.train_epoch(lrrn, lnn.lrrn.Contrastive(), split, optimizer, 1, generator)
         values += [training.accuracy(lrrn, split), lnn.lrrn.certified_radius(lrrn, x),
                    gaussian(x, 3, torch.Generator("cpu").manual_seed(2)),
-                   filters({"filters": packed(lrrn.weights[0])}),
+                   filters({"filters": quantisation.to_json(lrrn.weights[0])}),
                    without_discount(
                        lnn.lrrn.LRRN([4, 3, 2], beta=1.0, gamma=0.5, generator=generator,
                                      device="cpu"))[2],
-                   *(claim(0) for claim in CLAIMS.values()),
-                   *(statement.worst(0) for statement in STATEMENTS.values())]
+                   *(claim.worst(0) for claim in CLAIMS.values())]
         return [value.detach().sum().item() if isinstance(value, torch.Tensor) else value
                 for value in values]
 

@@ -13,8 +13,8 @@ import torch
 import benchmarks.__main__ as command
 import lnn_core as lnn
 from benchmarks.handwritten import HandWritten
-from benchmarks.subjects import FULL, METHODS, QUICK
-from benchmarks.timing import Time, race, ratio, threads, with_interval
+from benchmarks.learners import FULL, METHODS, QUICK
+from benchmarks.timing import Time, interleave, ratio, threads, with_interval
 from benchmarks.tracing import Operations, peak_bytes
 from lnn_core.data import Split
 from lnn_core.experiments.training import seeded_generator, train_epoch
@@ -72,10 +72,10 @@ def test_handwritten_back_propagation_refuses_other_networks(options):
         HandWritten(net, torch.optim.Adam(net.parameters(), fused=True))
 
 
-def test_contenders_take_turns():
-    """If it fails, a machine that slows down slows down one contender and not the other."""
+def test_methods_take_turns():
+    """If it fails, a machine that slows down slows down one method and not the other."""
     seen = []
-    times = race({name: lambda i, name=name: seen.append((i, name)) for name in "abc"}, rounds=4)
+    times = interleave({name: lambda i, name=name: seen.append((i, name)) for name in "abc"}, rounds=4)
     rounds = [seen[start:start + 3] for start in range(3, len(seen), 3)]
     assert seen[:3] == [(0, "a"), (0, "b"), (0, "c")]  # not timed
     assert [sorted(turns) for turns in rounds] == [[(i, name) for name in "abc"] for i in range(4)]
@@ -83,7 +83,7 @@ def test_contenders_take_turns():
 
 
 def test_ratio_is_the_median_of_ratios_within_rounds():
-    """If it fails, a slow round of one contender is compared with a fast round of the other."""
+    """If it fails, a slow round of one method is compared with a fast round of the other."""
     ours = [Time(2, 20), Time(30, 30), Time(8, 8)]
     theirs = [Time(1, 1), Time(10, 10), Time(2, 2)]
     assert ratio(ours, theirs) == {"median": 3, "low": 2, "high": 4}

@@ -227,6 +227,16 @@ def test_energy_budget_of_one_linear_layer_is_the_cheapest_flip():
     torch.testing.assert_close(bounds.energy_budget(net, x), (first - second) ** 2 / 4)
 
 
+def test_the_margin_is_the_largest_difference_to_another_output():
+    """Brute force over pairs of outputs, a tie among them. If it fails, every radius and budget that
+    rests on a margin is wrong."""
+    output = normal(50, 4)
+    output[0] = torch.tensor([1.0, 3.0, 3.0, 2.0])
+    expected = torch.stack([min(row.max() - other for k, other in enumerate(row) if k != row.argmax())
+                            for row in output])
+    torch.testing.assert_close(bounds.margin(output), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("base", BASES, ids=str)
 def test_no_attack_within_the_energy_budget_changes_a_prediction(base):
     """Attacks on the margin of growing strength, through inference on a real network. If it fails,
@@ -272,6 +282,8 @@ def test_errors_name_the_value_and_the_bound():
         bounds.reduced(net, x, y, -1)
     with pytest.raises(ValueError, match="at least 2 outputs"):
         bounds.energy_budget(network([3, 4, 1]), x)
+    with pytest.raises(ValueError, match="at least 2 outputs"):
+        bounds.margin(x[:, :1])
     with pytest.raises(ValueError, match=r"ReLU\(\) in the network K depends on x"):
         bounds.stability_threshold(net)
     with pytest.raises(TypeError, match="must be FenchelYoung"):

@@ -153,7 +153,7 @@ def test_the_archive_is_downloaded_once(place, monkeypatch, tmp_path):
         asked.append(arguments)
         return PACKED
 
-    monkeypatch.setattr(data, "_download", download)
+    monkeypatch.setattr(data.files, "_download", download)
     monkeypatch.setattr(cifar, "_MIRRORS", ("https://mirror/",))
     for _ in range(2):
         dataset = cifar.load(quiet=True)
@@ -219,7 +219,7 @@ def test_each_file_in_the_archive_is_checked(place, monkeypatch):
 
 def test_a_download_of_another_archive_is_not_kept(place, monkeypatch, tmp_path):
     """If it fails, a mirror's other file is used, or cached."""
-    monkeypatch.setattr(data, "_download", lambda *_: PACKED[:-1])
+    monkeypatch.setattr(data.files, "_download", lambda *_: PACKED[:-1])
     monkeypatch.setattr(cifar, "_MIRRORS", ("https://mirror/",))
     with pytest.raises(data.DataUnavailable, match=r"https://mirror/ \(SHA-256 .*, expected"):
         cifar.load()

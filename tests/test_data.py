@@ -25,7 +25,7 @@ from sklearn.datasets import load_digits
 
 from lnn_core import data
 
-PUBLISHED = dict(data._SOURCES)
+PUBLISHED = dict(data.published.SOURCES)
 REAL_DATA = os.environ.get("LNN_DATA")
 needs_real_data = pytest.mark.skipif(
     not REAL_DATA, reason="set LNN_DATA=folder to check the real data sets"
@@ -47,7 +47,7 @@ def idx(array, *, kind=0x08, shape=None):
 
 
 def describe(name, array):
-    return data._File(name, array.shape, hashlib.sha256(idx(array)).hexdigest())
+    return data.idx.File(name, array.shape, hashlib.sha256(idx(array)).hexdigest())
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def source(monkeypatch, tmp_path, arrays):
     for variable in ("no_proxy", "NO_PROXY"):  # the machine's proxy cannot see our loopback
         monkeypatch.setenv(variable, "127.0.0.1")
     for name, published in PUBLISHED.items():
-        monkeypatch.setitem(data._SOURCES, name, dataclasses.replace(published, mirrors=()))
+        monkeypatch.setitem(data.published.SOURCES, name, dataclasses.replace(published, mirrors=()))
     files = {name: describe(name, array) for name, array in arrays.items()}
-    tiny = data._Source(
+    tiny = data.published.Source(
         "Tiny",
         mirrors=(),
         train=(files[IMAGES], files[LABELS]),
@@ -85,7 +85,7 @@ def source(monkeypatch, tmp_path, arrays):
         partial=(files[PART_IMAGES], files[PART_LABELS]),
         partial_validation=2,
     )
-    monkeypatch.setitem(data._SOURCES, "mnist", tiny)
+    monkeypatch.setitem(data.published.SOURCES, "mnist", tiny)
     return tiny
 
 
@@ -147,7 +147,7 @@ def mirror(monkeypatch, source):
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         urls = (f"{server.url}/first/", f"{server.url}/second/")
-        monkeypatch.setitem(data._SOURCES, "mnist", dataclasses.replace(source, mirrors=urls))
+        monkeypatch.setitem(data.published.SOURCES, "mnist", dataclasses.replace(source, mirrors=urls))
         yield server
         server.closing.set()
         server.shutdown()
@@ -269,7 +269,7 @@ def test_labels_above_nine_are_refused_even_with_the_right_hash(monkeypatch, fol
     labels = np.full(12, 10, dtype=np.uint8)
     (folder / LABELS).write_bytes(gzip.compress(idx(labels)))
     wrong = dataclasses.replace(source, train=(source.train[0], describe(LABELS, labels)))
-    monkeypatch.setitem(data._SOURCES, "mnist", wrong)
+    monkeypatch.setitem(data.published.SOURCES, "mnist", wrong)
     with pytest.raises(data.DataCorrupted, match="label 10 is outside 0…9"):
         data.load("mnist")
 
@@ -279,7 +279,7 @@ def test_no_truncation_of_a_file_passes(arrays, source):
     payload = gzip.compress(idx(arrays[IMAGES]))
     for length in range(len(payload)):
         with pytest.raises(data.DataCorrupted):
-            data._decode(payload[:length], source.train[0])
+            data.idx.decode(payload[:length], source.train[0])
 
 
 def test_no_flipped_bit_changes_what_is_read(arrays, source):
@@ -290,7 +290,7 @@ def test_no_flipped_bit_changes_what_is_read(arrays, source):
             flipped = bytearray(payload)
             flipped[position] ^= 1 << bit
             try:
-                content = data._decode(bytes(flipped), source.train[0])
+                content = data.idx.decode(bytes(flipped), source.train[0])
             except data.DataCorrupted:
                 continue
             np.testing.assert_array_equal(content, arrays[IMAGES])  # gzip's time stamp, say
@@ -301,9 +301,9 @@ def test_a_hash_of_the_gzip_file_refuses_a_repacked_copy(arrays, source):
     published = gzip.compress(idx(arrays[IMAGES]), mtime=1)
     sha256 = hashlib.sha256(published).hexdigest()
     file = source.train[0]._replace(sha256=sha256, hashes_gzip=True)
-    np.testing.assert_array_equal(data._decode(published, file), arrays[IMAGES])
+    np.testing.assert_array_equal(data.idx.decode(published, file), arrays[IMAGES])
     with pytest.raises(data.DataCorrupted, match="SHA-256 of the .gz"):
-        data._decode(gzip.compress(idx(arrays[IMAGES]), mtime=2), file)
+        data.idx.decode(gzip.compress(idx(arrays[IMAGES]), mtime=2), file)
 
 
 @pytest.mark.parametrize("shape", [(1000, 1000), (1_000_000,)], ids=["images", "labels"])
@@ -318,7 +318,7 @@ def test_no_more_is_unpacked_than_the_file_should_hold(shape):
     bomb += packer.flush()
     tracemalloc.start()
     with pytest.raises(data.DataCorrupted, match="more values, expected"):
-        data._decode(bomb, data._File("bomb", shape, "0" * 64))
+        data.idx.decode(bomb, data.idx.File("bomb", shape, "0" * 64))
     assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
     tracemalloc.stop()
 
@@ -330,7 +330,7 @@ def test_incompressible_bytes_fit_the_bound(arrays):
         file = describe("file", array)
         for level in (0, 1, 9):
             payload = gzip.compress(idx(array), compresslevel=level)
-            np.testing.assert_array_equal(data._decode(payload, file), array)
+            np.testing.assert_array_equal(data.idx.decode(payload, file), array)
 
 
 def test_a_local_file_that_is_too_large_is_not_read(folder):
@@ -391,7 +391,7 @@ def unsafe(monkeypatch, source):
     """One mirror, with TLS, so that certificates are asked for; nobody listens there."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         url = f"https://127.0.0.1:{closed.server_address[1]}/"
-    monkeypatch.setitem(data._SOURCES, "mnist", dataclasses.replace(source, mirrors=(url,)))
+    monkeypatch.setitem(data.published.SOURCES, "mnist", dataclasses.replace(source, mirrors=(url,)))
     return url
 
 
@@ -462,7 +462,7 @@ def impatient(monkeypatch, mirror):
     get = requests.get
 
     def hurried(url, *, timeout, **options):
-        assert timeout == data._TIMEOUT and all(0 < seconds < 60 for seconds in timeout)
+        assert timeout == data.files._TIMEOUT and all(0 < seconds < 60 for seconds in timeout)
         silent = url.removeprefix(mirror.url) in mirror.stalled
         return get(url, timeout=(None, 0.01) if silent else None, **options)
 
@@ -525,14 +525,14 @@ def test_a_failed_download_leaves_nothing_behind(how, monkeypatch, mirror, good,
 def test_a_download_has_a_size(mirror):
     """If it fails, what a mirror sends goes into memory whatever its size."""
     mirror.routes["/first/file"] = bytes(5000)
-    assert data._download(f"{mirror.url}/first/file", "file", 5000, True) == bytes(5000)
+    assert data.files._download(f"{mirror.url}/first/file", "file", 5000, True) == bytes(5000)
     with pytest.raises(data.DataCorrupted, match="more than 4,999 bytes"):
-        data._download(f"{mirror.url}/first/file", "file", 4999, True)
+        data.files._download(f"{mirror.url}/first/file", "file", 4999, True)
 
 
 def test_a_download_that_never_ends_is_given_up(monkeypatch, mirror, good):
     """If it fails, a mirror that sends a byte now and then holds a run up for days."""
-    monkeypatch.setattr(data, "_PATIENCE", -1.0)
+    monkeypatch.setattr(data.files, "_PATIENCE", -1.0)
     mirror.serve("first", good)
     with pytest.raises(data.DataUnavailable, match="first/ .not there after -1 seconds"):
         data.load("mnist")
@@ -541,7 +541,7 @@ def test_a_download_that_never_ends_is_given_up(monkeypatch, mirror, good):
 def test_what_has_arrived_is_counted_at_once(monkeypatch, mirror, good):
     """If it fails, the time is looked at only when much has arrived: the server sends one byte and
     waits. (It would wait for ever, were the connection not given up.)"""
-    monkeypatch.setattr(data, "_PATIENCE", -1.0)
+    monkeypatch.setattr(data.files, "_PATIENCE", -1.0)
     mirror.serve("first", good)
     mirror.trickled.add(f"/first/{IMAGES}")
     with pytest.raises(data.DataUnavailable, match="first/ .not there after -1 seconds"):
@@ -576,7 +576,7 @@ def test_no_server_at_all_is_unavailable(monkeypatch, source):
     """If it fails, a refused connection escapes as an error of the HTTP library."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         url = f"http://127.0.0.1:{closed.server_address[1]}/"
-    monkeypatch.setitem(data._SOURCES, "mnist", dataclasses.replace(source, mirrors=(url,)))
+    monkeypatch.setitem(data.published.SOURCES, "mnist", dataclasses.replace(source, mirrors=(url,)))
     with pytest.raises(data.DataUnavailable, match="connection failed"):
         data.load("mnist")
 
@@ -634,7 +634,7 @@ def test_a_full_disk_leaves_nothing_behind(monkeypatch, mirror, good, arrays):
 
 
 def test_parallel_loads_share_one_cache(mirror, good, arrays):
-    """If it fails, the workers of a sweep, started at once on an empty cache, trip over each
+    """If it fails, the workers of run_all, started at once on an empty cache, trip over each
     other."""
     mirror.serve("first", good)
     with ThreadPoolExecutor(4) as pool:
@@ -815,7 +815,7 @@ def real_data(monkeypatch):
     """The published tables, still without mirrors, and the user's LNN_DATA."""
     monkeypatch.setenv("LNN_DATA", REAL_DATA)
     mnist = dataclasses.replace(PUBLISHED["mnist"], mirrors=())
-    monkeypatch.setitem(data._SOURCES, "mnist", mnist)
+    monkeypatch.setitem(data.published.SOURCES, "mnist", mnist)
 
 
 def file_bytes(name, file, header):
@@ -824,7 +824,7 @@ def file_bytes(name, file, header):
         return np.frombuffer(stream.read()[header:], np.uint8)
 
 
-# Samples a class and pixel mean and deviation of the 60,000, as widely published.
+# Samples per class and pixel mean and deviation of the 60,000, as widely published.
 KNOWN = {
     "mnist": ([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949], 0.1307, 0.3081),
     "fashion-mnist": ([6000] * 10, 0.2860, 0.3530),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted((ROOT / "lnn_core").rglob("*.py"))
+FILES = sorted([*(ROOT / "lnn_core").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 CLASSES = {node.name: node for tree in TREES.values() for node in tree.body
            if isinstance(node, ast.ClassDef)}

@@ -59,7 +59,7 @@ def shows(widget, *pictures):
 def landscape_items(widget):
     unit, weight, y = widget.unit, widget.weight, widget.y
     colour, attacked = COLOUR[widget.shown], widget.shown == "arovr"
-    stable = widget.beta < unit.border
+    stable = widget.beta < unit.stability_threshold
     shown = unit.optimum(weight) if weight > 0 or stable else None
     forward = np.array(unit.forward())
     window = (0, 2.75), (-2.25, 3.25)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lnn_core.experiments import lrrn as lrrn_experiments
-from lnn_core.experiments import robustness, studies
+from lnn_core.experiments import lrrn_studies, robustness, studies
 from lnn_core.experiments.records import load
 
 RECORDS = Path(__file__).parents[1] / "book" / "records" / "runs"
@@ -60,7 +59,7 @@ def test_records_have_not_drifted(run):
 
 
 @needs_images
-@pytest.mark.parametrize("run", [lrrn_experiments.table1([0])[1], lrrn_experiments.figure2([0])[1],
+@pytest.mark.parametrize("run", [lrrn_studies.table1([0])[1], lrrn_studies.figure2([0])[1],
                                  robustness.by_training_and_construction([0])[3]],
                          ids=lambda run: type(run).__name__)
 def test_the_second_papers_records_have_not_drifted(run):

@@ -14,8 +14,7 @@ import torch
 
 import lnn_core as lnn
 from lnn_core import data
-from lnn_core.experiments import METHODS, Run, training
-from lnn_core.experiments import runs as experiments
+from lnn_core.experiments import METHODS, Run, runs, training
 from lnn_core.experiments.records import load, run_all, save
 from lnn_core.experiments.records.files import seal
 from lnn_core.experiments.training import seeded_generator
@@ -200,7 +199,7 @@ def test_methods_are_paired(monkeypatch):
         seen.append((train.x, train.y, *(p.detach().clone() for p in net.parameters()),
                      torch.randperm(100, generator=generator)))
 
-    monkeypatch.setattr(experiments, "fit", spy)
+    monkeypatch.setattr(runs, "fit", spy)
     for run in RUNS:
         run.execute()
     for other in seen[1:]:
@@ -266,7 +265,7 @@ def test_pretraining_comes_first(records):
 
 
 def test_divergence_is_a_result(monkeypatch):
-    """If it fails, one run whose inference diverges stops a sweep, or what it learnt is lost."""
+    """If it fails, one run whose inference diverges stops the others, or what it learnt is lost."""
     run, calls = dataclasses.replace(TINY, epochs=5, lipschitz=3), []
     whole = run.execute()
     train = training.train_epoch
@@ -288,8 +287,8 @@ def test_divergence_is_a_result(monkeypatch):
 
 def test_brackets_are_those_of_the_trained_network(monkeypatch):
     """If it fails, Figure 1 shows the Lipschitz constants of something else."""
-    nets, fit = [], experiments.fit
-    monkeypatch.setattr(experiments, "fit", lambda net, *args, **options: (
+    nets, fit = [], runs.fit
+    monkeypatch.setattr(runs, "fit", lambda net, *args, **options: (
         nets.append(net), fit(net, *args, **options)))
     record = dataclasses.replace(TINY, lipschitz=7).execute()
     expected = lnn.lipschitz.bracket(nets[0], data.load("digits").validation.x[:7])
@@ -302,7 +301,7 @@ def test_standardised_samples(monkeypatch):
     """If it fails, "standardised" images are scaled by what training must not know, or not at
     all."""
     seen = []
-    monkeypatch.setattr(experiments, "fit", lambda *args, **_: seen.append(args[2:]))
+    monkeypatch.setattr(runs, "fit", lambda *args, **_: seen.append(args[2:]))
     dataclasses.replace(TINY, standardise=True).execute()
     (train, validation, test), digits = seen[0], data.load("digits")
     raw = digits.subset(100, 0).x
@@ -391,11 +390,11 @@ def test_record_of_another_kind_is_named(tmp_path, counted):
     assert str(path) in str(error.value) and not counted
 
 
-# --- sweeps --------------------------------------------------------------------------------------
+# --- many runs -----------------------------------------------------------------------------------
 
 
 def test_only_what_is_missing_is_run(tmp_path, counted):
-    """If it fails, a sweep that was stopped starts again from the beginning, or skips runs."""
+    """If it fails, a batch that was stopped starts again from the beginning, or skips runs."""
     run_all(RUNS[:2], tmp_path, jobs=1)
     (tmp_path / f"{RUNS[0].key}.json").unlink()
     counted.clear()
@@ -406,7 +405,7 @@ def test_only_what_is_missing_is_run(tmp_path, counted):
     assert run_all(RUNS, tmp_path, jobs=1) == found[:-1] and not counted
 
 
-def test_a_stopped_sweep_keeps_what_is_done(tmp_path, monkeypatch, counted):
+def test_a_stopped_batch_keeps_what_is_done(tmp_path, monkeypatch, counted):
     """Ctrl-C in the third run: if it fails, finished runs are lost."""
     count = Run.execute
 

@@ -69,7 +69,7 @@ def says(widget, labels, status, lit, readouts, marks=(), page=None):
 def test_landscape(p):
     """If it fails, readers hear or read another number or border than the picture shows."""
     widget = widgets.Landscape(**p)
-    unit, beta, border = widget.unit, widget.beta, widget.unit.border
+    unit, beta, border = widget.unit, widget.beta, widget.unit.stability_threshold
     infinite = beta > border or beta == border and widget.x > widget.y
     finite = not infinite and beta < border
     values = {"ROVR": (unit.rovr(beta), unit.optimum(beta)), "ℓ(z*)": (unit.loss(), unit.forward()),

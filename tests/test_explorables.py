@@ -109,7 +109,8 @@ def predicted(**p):
     """The three numbers under the landscape, by lnn_core."""
     beta = p.pop("beta")
     unit = TwoUnit(**p)
-    return [unit.rovr(beta), unit.loss(), unit.arovr(beta) if beta < unit.border else float("inf")]
+    arovr = unit.arovr(beta) if beta < unit.stability_threshold else float("inf")
+    return [unit.rovr(beta), unit.loss(), arovr]
 
 
 def setting(page):

@@ -35,7 +35,7 @@ def opened(browser):
 def predicted(page):
     """What lnn_core says of the setting that the page shows."""
     beta, unit = page.number("beta"), TwoUnit(x=page.number("x"), y=page.number("y"))
-    return [unit.rovr(beta), unit.loss(), unit.arovr(beta) if beta < unit.border else math.inf]
+    return [unit.rovr(beta), unit.loss(), unit.arovr(beta) if beta < unit.stability_threshold else math.inf]
 
 
 def test_front_page_opens_with_the_landscape(soup, site):

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.propositions import lrrn_toys as toys
+from lnn_core.propositions import lrrn_toys
 
 # --------------------------------------------------------------------------- energy
 
@@ -22,7 +22,7 @@ def test_energy_is_equation_1_and_17(seed):
     """If it fails, the energy is another function than the paper's."""
     net, *_ = instance(seed)
     draw = torch.Generator().manual_seed(seed)
-    z = [toys.normal(draw, 3, size) for size in net.sizes]
+    z = [lrrn_toys.normal(draw, 3, size) for size in net.sizes]
     expected = [by_hand(net, [part[i] for part in z]) for i in range(3)]
     torch.testing.assert_close(net.energy(z).detach(), torch.tensor(expected).double())
 
@@ -32,7 +32,7 @@ def test_quadratic_is_the_energy(seed):
     """If it fails, inference minimises another function than the energy."""
     net, x, _ = instance(seed)
     draw, n = torch.Generator().manual_seed(seed), sum(net.sizes[1:])
-    a, b = toys.normal(draw, len(x), n), toys.normal(draw, len(x), n)
+    a, b = lrrn_toys.normal(draw, len(x), n), lrrn_toys.normal(draw, len(x), n)
     qp = net.quadratic(x)
     difference = net.energy(net.split(x, a)) - net.energy(net.split(x, b))
     torch.testing.assert_close(qp.value(a) - qp.value(b), difference)
@@ -76,7 +76,7 @@ def test_many_layers_and_constraints_of_all_kinds():
     on toys only."""
     net = network([20, 15, 12, 10, 8], [lnn.ReLU(), lnn.Box(-0.1, 0.1), lnn.Identity()],
                   lnn.ReLU(), beta=[1, 0.3, 3, 0], gamma=0.7, scale=2.0)
-    x = toys.normal(torch.Generator().manual_seed(1), 6, 20)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(1), 6, 20)
     expected = reference(net, x)
     assert (expected == net.lower).any() and (expected == net.upper).any()
     for solver in (EXACT, PAPER):
@@ -92,8 +92,8 @@ def test_many_layers_and_constraints_of_all_kinds():
 def test_passes_never_raise_the_energy(seed, passes):
     """If it fails, the line search is not exact, or leaves the box."""
     net, x, _ = instance(seed)
-    qp, start = net.quadratic(x).detach(), toys.normal(torch.Generator().manual_seed(seed), 4,
-                                                         sum(net.sizes[1:]))
+    qp, start = net.quadratic(x).detach(), lrrn_toys.normal(torch.Generator().manual_seed(seed), 4,
+                                                            sum(net.sizes[1:]))
     before = qp.value(qp.project(start))
     for n in range(1, passes + 1):
         for kind in (lrrn.SpectralDescent, lrrn.CoordinateDescent):
@@ -109,7 +109,7 @@ def test_coordinate_descent_is_unit_by_unit_exact():
     """Each unit to the bottom of its parabola (through three energies), first layer first. If it
     fails, it is another method."""
     net = network([4, 3, 3, 2], lnn.Box(0, 1), seed=3)
-    x = toys.normal(torch.Generator().manual_seed(3), 1, 4)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(3), 1, 4)
     z = torch.zeros(1, 8, dtype=torch.float64)
     for j in range(8):
         energies = []
@@ -158,7 +158,7 @@ def test_residual_is_zero_only_at_the_minimum(seed):
 def test_unconverged_samples_are_reported():
     """If it fails, a cap on passes goes unnoticed. The first sample has nothing to do."""
     net = network([5, 6, 6, 3], lnn.ReLU(), scale=2.0)
-    x = toys.normal(torch.Generator().manual_seed(0), 4, 5)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(0), 4, 5)
     start = lrrn.infer(net, x, solver=EXACT)[0]
     start = [part.clone() for part in start]
     for part in start[1:]:
@@ -172,7 +172,7 @@ def test_unconverged_samples_are_reported():
 def test_the_certificate_is_looked_at_every_so_many_passes(every):
     """If it fails, looks cost more than ``check_every`` says, or a cap on passes is missed."""
     net = network([5, 12, 12, 3], lnn.ReLU(), scale=1.5)
-    x = toys.normal(torch.Generator().manual_seed(0), 6, 5)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(0), 6, 5)
     report = lrrn.infer(net, x, solver=lrrn.SpectralDescent(1e-9, check_every=every))[1]
     assert report.converged.all() and report.passes > 3 and report.passes % every == 0
     capped = lrrn.infer(net, x, solver=lrrn.SpectralDescent(1e-9, 2, check_every=every))[1]
@@ -182,7 +182,7 @@ def test_the_certificate_is_looked_at_every_so_many_passes(every):
 def test_targets_at_the_ends_of_the_outputs_set():
     """One-hot targets of a network with outputs in [0, 1]; if it fails, labels are refused."""
     net = network([4, 3, 2], lnn.ReLU(), lnn.Box(0, 1))
-    x = toys.normal(torch.Generator().manual_seed(0), 2, 4)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(0), 2, 4)
     z, _ = lrrn.infer(net, x, torch.tensor([0, 1]))
     assert torch.equal(z[-1], torch.eye(2, dtype=torch.float64))
 
@@ -190,7 +190,7 @@ def test_targets_at_the_ends_of_the_outputs_set():
 def test_network_without_constraints_needs_no_pass():
     """If it fails, unconstrained units are not eliminated."""
     net = network([6, 5, 4], lnn.Identity(), beta=1.0)
-    x = toys.normal(torch.Generator().manual_seed(0), 3, 6)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(0), 3, 6)
     z, report = lrrn.infer(net, x)
     qp = net.quadratic(x)
     assert report.passes == 0
@@ -200,7 +200,7 @@ def test_network_without_constraints_needs_no_pass():
 def test_starting_at_the_solution_takes_no_pass():
     """If it fails, warm starts save nothing."""
     net = network([6, 5, 4], lnn.ReLU(), beta=1.0)
-    x = toys.normal(torch.Generator().manual_seed(0), 3, 6)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(0), 3, 6)
     z, cold = lrrn.infer(net, x, solver=EXACT)
     assert cold.passes > 0
     assert lrrn.infer(net, x, start=z)[1].passes == 0
@@ -211,7 +211,7 @@ def test_single_precision_is_close_to_double():
     double = network([50, 20, 20, 5], lnn.ReLU(), scale=1.5)
     single = lrrn.LRRN([50, 20, 20, 5], lnn.ReLU())
     single.load_state_dict(double.state_dict())
-    x = toys.normal(torch.Generator().manual_seed(0), 30, 50)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(0), 30, 50)
     solver = lrrn.SpectralDescent(1e-5)
     z, report = lrrn.infer(single, x.float(), solver=solver)
     assert report.converged.all()
@@ -226,7 +226,7 @@ def test_single_precision_is_close_to_double():
 def test_a_network_made_on_meta_is_filled_by_its_checkpoint(assign):
     """If it fails, bounds that a checkpoint does not carry stay uninitialised: a wrong output."""
     net = network([4, 3, 2], lnn.Box(-0.1, 0.2))
-    x = toys.normal(torch.Generator().manual_seed(1), 5, 4)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(1), 5, 4)
     empty = lrrn.LRRN([4, 3, 2], lnn.Box(-0.1, 0.2), dtype=torch.float64, device="meta")
     if not assign:
         empty.to_empty(device="cpu")
@@ -281,7 +281,7 @@ def test_tools_on_a_weight_are_seen_everywhere(tool):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             nn.utils.weight_norm(net.weights, "1")
-    x = toys.normal(torch.Generator().manual_seed(0), 3, 4)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(0), 3, 4)
     torch.optim.SGD(net.parameters(), 0.1).step(
         lambda: lrrn.Contrastive(EXACT)(net, x, x.abs()).backward())
     twin = network([4, 4, 4, 4], lnn.ReLU())

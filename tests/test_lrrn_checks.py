@@ -5,11 +5,10 @@ import pytest
 import torch
 
 import lnn_core as lnn
-from lnn_core import lrrn
-from lnn_core.experiments import lrrn as experiments
+from lnn_core import lrrn, propositions
+from lnn_core.experiments import lrrn_runs
 from lnn_core.lrrn import bounds
 from lnn_core.lrrn.implicit import minimiser
-from lnn_core.propositions import lrrn as theory
 
 NAN, INF = float("nan"), float("inf")
 
@@ -135,10 +134,10 @@ A_NET = "expected an LRRN"
     (lambda: lrrn.certified_radius(X, X), r"net is a tensor .*; " + A_NET),
     (lambda: lrrn.certified_radius(NET, X, rho="1"), r"rho is a str \('1'\); expected a number"),
     (lambda: lrrn.lipschitz(lrrn.LRRN), "net is the class LRRN; " + A_NET),
-    (lambda: experiments.exact(0.5), r"net is a float \(0.5\); " + A_NET),
+    (lambda: lrrn_runs.exact(0.5), r"net is a float \(0.5\); " + A_NET),
     (lambda: lrrn.layer_constants(2), r"net is an int \(2\); " + A_NET),
     (lambda: lrrn.refined_constants([NET]), "net is a list; " + A_NET),
-    (lambda: theory.undiscounted(1.0), r"net is a float \(1.0\); " + A_NET),
+    (lambda: propositions.lrrn.undiscounted(1.0), r"net is a float \(1.0\); " + A_NET),
     (lambda: lrrn.gain("1", 1.0), r"sigma is a str \('1'\); expected a number, tensor or array"),
     (lambda: lrrn.gain(1.0, None), "beta is None; expected a number"),
     (lambda: bounds.largest_gain("1"), r"beta is a str \('1'\); expected a number"),

@@ -9,11 +9,11 @@ from torch.func import functional_call, jacrev, vmap
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.propositions import lrrn_toys as toys
+from lnn_core.propositions import lrrn_toys
 
 
 def normal(*shape, seed=0):
-    return toys.normal(torch.Generator().manual_seed(seed), *shape)
+    return lrrn_toys.normal(torch.Generator().manual_seed(seed), *shape)
 
 
 def exact_network(*args, **options):
@@ -28,11 +28,11 @@ def test_output_is_differentiated_exactly(seed):
     net, x, _ = instance(seed, samples=2)
     net.solver = EXACT
     direction = torch.Generator().manual_seed(seed)
-    weight = toys.normal(direction, 2, net.sizes[-1])
+    weight = lrrn_toys.normal(direction, 2, net.sizes[-1])
     x.requires_grad_()
     tensors = [x, *net.parameters()]
     gradients = torch.autograd.grad((weight * net(x)).sum(), tensors, materialize_grads=True)
-    moves = [toys.normal(direction, *t.shape) for t in tensors]
+    moves = [lrrn_toys.normal(direction, *t.shape) for t in tensors]
     predicted = float(sum((g * m).sum() for g, m in zip(gradients, moves)))
 
     def moved(t):

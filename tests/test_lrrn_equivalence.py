@@ -10,7 +10,7 @@ from scipy.optimize import least_squares
 
 import lnn_core as lnn
 from lnn_core import lrrn
-from lnn_core.propositions import lrrn_equivalence as equivalence
+from lnn_core.propositions import lrrn_equivalence
 
 #: A network (17) that an earlier edition of the book "proved" not to be one of (1).
 ONE_OUTPUT = [[0.8], [-0.6]], [[1.0, 1.5]]
@@ -33,7 +33,7 @@ def small(weights, gamma, beta=1.0, bias=False, activation=None):
 def test_one_output_has_a_twin_without_discount(gamma, bias):
     """41 inputs, SciPy's minimisers. If it fails, the book's example for Remark 2 is wrong."""
     net = small(ONE_OUTPUT, gamma, bias=bias)
-    plain, d, T = equivalence.without_discount(net)
+    plain, d, T = lrrn_equivalence.without_discount(net)
     assert plain.gamma == 1 and plain.beta == net.beta
     x = torch.linspace(-3, 3, 41, dtype=torch.float64)[:, None]
     scaled = reference(net, x) * torch.tensor([d, d, T.item()], dtype=torch.float64)
@@ -48,7 +48,7 @@ def test_several_outputs_need_a_matrix(beta, activation):
     draw = torch.Generator().manual_seed(3)
     weights = torch.randn(4, 3, generator=draw).tolist(), torch.randn(2, 4, generator=draw).tolist()
     net = small(weights, 0.4, beta, bias=True, activation=activation)
-    plain, d, T = equivalence.without_discount(net)
+    plain, d, T = lrrn_equivalence.without_discount(net)
     x = 2 * torch.randn(30, 3, generator=draw, dtype=torch.float64)
     old, new = reference(net, x), reference(plain, x)
     torch.testing.assert_close(new, torch.cat([d * old[:, :4], old[:, 4:] @ T.T], 1),
@@ -61,7 +61,7 @@ def test_an_output_that_hears_nothing():
     """W_1 has a row, and with it a singular value, of exactly zero: T leaves d there. If it fails,
     0/0 spreads from one dead output to all of them."""
     net = small(([[0.8], [-0.6]], [[1.0, 1.5], [0.0, 0.0]]), 0.5, bias=True)
-    plain, d, T = equivalence.without_discount(net)
+    plain, d, T = lrrn_equivalence.without_discount(net)
     x = torch.linspace(-3, 3, 5, dtype=torch.float64)[:, None]
     old, new = reference(net, x), reference(plain, x)
     torch.testing.assert_close(new, torch.cat([d * old[:, :2], old[:, 2:] @ T.T], 1),
@@ -72,7 +72,7 @@ def test_an_output_that_hears_nothing():
 def test_without_a_discount_nothing_changes():
     """γ = 1: the same weights. If it fails, the wrong root of the quadratic is taken."""
     net = small(ONE_OUTPUT, 1.0)
-    plain, d, T = equivalence.without_discount(net)
+    plain, d, T = lrrn_equivalence.without_discount(net)
     assert d == 1 and T.item() == pytest.approx(1)
     for new, old in zip(plain.weights, net.weights):
         torch.testing.assert_close(new, old)
@@ -82,11 +82,11 @@ def test_the_root_by_hand():
     """β = 1, γ = ½: h(ρ′) = ⅔h(1) = −⅔ at ρ′ = 2 or ⅓, so |Tu_2|/|Tu_1| = f(√2) = 2√2/3. If it
     fails, the scales solve another equation."""
     one = torch.ones(1, dtype=torch.float64)
-    assert equivalence.height(one, 1.0).item() == -1
-    assert equivalence.height(3 * one, 1.0).item() == 0
-    assert equivalence.same_height(one, 2 / 3, 1.0).item() == pytest.approx(2)
-    assert equivalence.same_height(0.99999999 * one, 2 / 3, 1.0).item() == pytest.approx(1 / 3)
-    T = equivalence.without_discount(equivalence.scales_are_not_enough(0.5))[2]
+    assert lrrn_equivalence.height(one, 1.0).item() == -1
+    assert lrrn_equivalence.height(3 * one, 1.0).item() == 0
+    assert lrrn_equivalence.same_height(one, 2 / 3, 1.0).item() == pytest.approx(2)
+    assert lrrn_equivalence.same_height(0.99999999 * one, 2 / 3, 1.0).item() == pytest.approx(1 / 3)
+    T = lrrn_equivalence.without_discount(lrrn_equivalence.scales_are_not_enough(0.5))[2]
     first, second = (T @ torch.tensor([[1.0, 1], [1, -1]]).double()).norm(dim=0)
     assert (second / first).item() == pytest.approx(2 * math.sqrt(2) / 3)
 
@@ -95,10 +95,10 @@ def test_the_root_by_hand():
 def test_how_far_directions_scale_apart(monkeypatch, gamma):
     """With h(ρ) = ρ − 4ρ/(1 + ρ): the larger root of h(ρ) = −2γ/(1 + γ), by hand, then f(√ρ). If it
     fails, the table of statements has another number than |Tu_2|/|Tu_1|."""
-    monkeypatch.setattr(equivalence, "uniform", lambda *_: gamma)
+    monkeypatch.setattr(lrrn_equivalence, "uniform", lambda *_: gamma)
     c = 2 * gamma / (1 + gamma)
     rho = (3 - c + math.sqrt((3 - c) ** 2 - 4 * c)) / 2
-    assert equivalence.output_directions_scale_apart(None) == pytest.approx(
+    assert lrrn_equivalence.output_directions_scale_apart(None) == pytest.approx(
         2 * math.sqrt(rho) / (1 + rho), rel=1e-9)
 
 
@@ -109,7 +109,7 @@ def test_scales_do_not_do_it_for_two_outputs(first):
     The two conditions are DS′D = cS and M′D = TM. If it fails, part (b) is wrong; with any
     matrix T in place of scales the same search must succeed, or it is too weak to say so.
     """
-    net = equivalence.scales_are_not_enough(0.5, first)
+    net = lrrn_equivalence.scales_are_not_enough(0.5, first)
     assert best_fit(net, first, matrix=False) > 1e-4
     assert best_fit(net, first, matrix=True) < 1e-20
 
@@ -152,4 +152,4 @@ def test_networks_without_an_answer(options, message):
     """If it fails, a network comes back that is not the one that was asked for."""
     options = {"sizes": [2, 3, 1], "beta": 1.0, "gamma": 0.5} | options
     with pytest.raises(ValueError, match=message):
-        equivalence.without_discount(lrrn.LRRN(options.pop("sizes"), **options))
+        lrrn_equivalence.without_discount(lrrn.LRRN(options.pop("sizes"), **options))

@@ -10,10 +10,8 @@ import torch
 
 from lnn_core import data, lrrn
 from lnn_core.convex import Identity
-from lnn_core.experiments import attacks
-from lnn_core.experiments import lrrn as experiments
-from lnn_core.experiments import lrrn_paper as paper
-from lnn_core.experiments.lrrn import Classification, Reconstruction
+from lnn_core.experiments import attacks, lrrn_paper, lrrn_runs, lrrn_studies
+from lnn_core.experiments.lrrn_runs import Classification, Reconstruction
 from lnn_core.experiments.training import accuracy
 
 SMALL = Classification("digits", samples=300, epochs=4, batch=50, hidden=(12, 8), attacked=None)
@@ -24,14 +22,14 @@ UNSUPERVISED = Reconstruction("digits", samples=300, epochs=4, batch=50, hidden=
 def trained():
     """A record of SMALL with attacks, and the networks after each of its epochs."""
     seen, patch = [], pytest.MonkeyPatch()
-    measured = experiments.lipschitz
+    measured = lrrn_runs.lipschitz
 
     def spy(net, refined=False):
         if not refined:
             seen.append({name: value.clone() for name, value in net.state_dict().items()})
         return measured(net, refined=refined)
 
-    patch.setattr(experiments, "lipschitz", spy)
+    patch.setattr(lrrn_runs, "lipschitz", spy)
     patch.setattr(attacks, "ATTACKS", {"deepfool": attacks.ATTACKS["deepfool"]})
     record = replace(SMALL, attacked=6).record()
     patch.undo()
@@ -73,7 +71,7 @@ def test_the_result_is_the_best_epochs(trained):
     digits, net = data.load("digits"), network(weights[best])
     radius = lrrn.certified_radius(net, digits.test.x)
     right = net(digits.test.x).argmax(1) == digits.test.y
-    shares = [float((right & (radius > r)).double().mean()) for r in experiments.RADII]
+    shares = [float((right & (radius > r)).double().mean()) for r in lrrn_runs.RADII]
     np.testing.assert_allclose(result["certified"], shares, atol=0.01)
     assert 0 < result["lower"] <= result["refined"] <= result["lipschitz"] * (1 + 1e-9)
 
@@ -96,7 +94,7 @@ def test_radii_against_brute_force(monkeypatch):
     net = lrrn.LRRN([2, 3, 2], generator=torch.Generator().manual_seed(1))
     x = torch.rand(4, 2, generator=torch.Generator().manual_seed(2))
     split = data.Split(x, net(x).argmax(1))
-    judge, found = experiments.exact(net), experiments.attack(net, split, 4)
+    judge, found = lrrn_runs.exact(net), lrrn_runs.attack(net, split, 4)
     angle = torch.linspace(0, 2 * math.pi, 20_000, dtype=torch.float64)
     circle = torch.stack([angle.cos(), angle.sin()], 1)
     for image, radius, label in zip(x.double(), found["radius"], split.y):
@@ -121,8 +119,8 @@ def test_pretraining_trains_the_features_alone():
     assert len(losses) == 3 and losses[2] < losses[0] and plain["pretraining"] is None
     net = run.network(64)
     last = net.weights[-1].detach().clone()
-    experiments._train(net, lrrn.Unsupervised(), run._train_split(), [{"params": net.parameters()}],
-                       run, 2, dict)
+    lrrn_runs._train(net, lrrn.Unsupervised(), run._train_split(), [{"params": net.parameters()}],
+                     run, 2, dict)
     torch.testing.assert_close(net.weights[-1].detach(), last, rtol=0, atol=1e-3)
     assert (net.weights[0] - run.network(64).weights[0]).abs().max() > 0.01
 
@@ -139,7 +137,7 @@ def test_the_energy_of_one_linear_layer_in_closed_form():
     _, s, V = torch.linalg.svd(net.weights[0].detach().double())
     share = (x.double() @ V.T).square()
     modes = torch.cat([(1 - s**2) ** 2 / (1 + s**2), torch.ones(2, dtype=s.dtype)])
-    torch.testing.assert_close(experiments.energies(net, x), share @ modes / 2, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(lrrn_runs.energies(net, x), share @ modes / 2, rtol=1e-4, atol=1e-6)
 
 
 def test_a_reconstruction_record():
@@ -149,9 +147,9 @@ def test_a_reconstruction_record():
     assert history["objective"][-1] < history["objective"][0]
     assert set(record["result"]) == {"digits", "mirrored", "gaussian"}
     seen = {}
-    measured = experiments.energies
+    measured = lrrn_runs.energies
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments, "energies",
+        patch.setattr(lrrn_runs, "energies",
                       lambda net, x: seen.setdefault(x.shape[0] * 1000 + len(seen), (net, x))
                       and measured(net, x))
         UNSUPERVISED.execute()
@@ -162,7 +160,7 @@ def test_a_reconstruction_record():
     for name, values in (("digits", e), ("mirrored", flipped)):
         assert math.isclose(record["result"][name]["mean"], values.mean(), rel_tol=1e-4)
         assert math.isclose(record["result"][name]["sd"], values.std(ddof=1), rel_tol=1e-3)
-    W, read = net.weights[0].detach(), experiments.filters(record)
+    W, read = net.weights[0].detach(), lrrn_runs.filters(record)
     bound = W.abs().amax(1, keepdim=True) / 254
     assert ((read - W).abs() <= bound * 1.001).all()
 
@@ -184,7 +182,7 @@ def test_the_gaussian_has_the_moments_of_the_pixels():
     g = torch.Generator().manual_seed(0)
     common = torch.randn(400, 1, generator=g)
     x = torch.cat([common, 3 * common + 1, torch.full((400, 1), 0.25)], 1)
-    drawn = experiments.gaussian(x, 40_000, g)
+    drawn = lrrn_runs.gaussian(x, 40_000, g)
     torch.testing.assert_close(drawn.mean(0), x.mean(0), rtol=0, atol=0.06)
     torch.testing.assert_close(drawn.std(0), x.std(0), rtol=0.02, atol=1e-6)
     assert abs(np.corrcoef(drawn[:, :2].T.numpy())[0, 1]) < 0.02
@@ -192,7 +190,7 @@ def test_the_gaussian_has_the_moments_of_the_pixels():
 
 def test_equal_validation_keeps_the_first_network(monkeypatch):
     """If it fails, the network that is described is not the one whose epoch is named."""
-    monkeypatch.setattr(experiments, "accuracy", lambda net, split: 0.5)
+    monkeypatch.setattr(lrrn_runs, "accuracy", lambda net, split: 0.5)
     kept, load = [], lrrn.LRRN.load_state_dict
     monkeypatch.setattr(lrrn.LRRN, "load_state_dict",
                         lambda net, state: kept.append(state) or load(net, state))
@@ -231,13 +229,13 @@ def test_the_settings_of_published_records():
               "init": "normal"}
     assert Classification().config == shared | {"hidden": [64, 64], "decay": 5e-3, "attacked": 200}
     assert Reconstruction().config == shared | {"activation": "relu", "hidden": [32, 32]}
-    assert experiments.LOOKED_AT == 500 and experiments.RADII[::10] == (0, 1, 2)
-    assert (experiments._CLOSE.tolerance, experiments._CLOSE.max_passes) == (1e-5, 100)
-    assert experiments._EXACT.tolerance == 1e-8 and lrrn.LRRN.solver.tolerance == 1e-4
+    assert lrrn_runs.LOOKED_AT == 500 and lrrn_runs.RADII[::10] == (0, 1, 2)
+    assert (lrrn_runs._CLOSE.tolerance, lrrn_runs._CLOSE.max_passes) == (1e-5, 100)
+    assert lrrn_runs._EXACT.tolerance == 1e-8 and lrrn.LRRN.solver.tolerance == 1e-4
 
 
 def test_costs_are_in_images():
-    """If it fails, the time that a sweep says is left does not count what a run looks at."""
+    """If it fails, the time that is said to be left does not count what a run looks at."""
     run = Classification("digits", samples=50, epochs=3, attacked=None)
     assert run.cost == 150
     assert replace(run, pretraining=6).cost == 250 and replace(run, attacked=2).cost == 750
@@ -248,28 +246,29 @@ def test_costs_are_in_images():
 def test_preparing_loads_what_runs_read(monkeypatch):
     """If it fails, a worker without a network has to download in the middle of a run."""
     asked = []
-    monkeypatch.setattr(experiments, "_dataset", asked.append)
+    monkeypatch.setattr(lrrn_runs, "dataset_of",
+                        lambda name, partial: asked.append(name if partial else None))
     Classification("kmnist").prepare()
     Reconstruction("mnist").prepare()
     Reconstruction("digits").prepare()
-    assert asked == ["kmnist", *experiments.DATASETS, "digits"]
+    assert asked == ["kmnist", *lrrn_runs.DATASETS, "digits"]
 
 
 def test_the_lists_hold_distinct_runs_of_the_papers_sizes():
     """If it fails, two runs of a page share a record, or a list leaves the paper's sizes."""
-    lists = [experiments.figure1(), experiments.table1(), experiments.figure2(),
-             experiments.pretrained(), experiments.decays(), experiments.figure3()]
+    lists = [lrrn_studies.figure1(), lrrn_studies.table1(), lrrn_studies.figure2(),
+             lrrn_studies.pretrained(), lrrn_studies.decays(), lrrn_studies.figure3()]
     for runs in lists:
         assert len({run.key for run in runs}) == len(runs)
     assert all(run.hidden == (32, 32) for runs in lists[:2] for run in runs)
     assert all(run.hidden == (64, 64) for runs in lists[2:5] for run in runs)
-    assert [run.epochs for run in experiments.figure3()] == [100, 100]
-    assert [run.hidden for run in experiments.figure3()] == [(256, 256)] * 2
+    assert [run.epochs for run in lrrn_studies.figure3()] == [100, 100]
+    assert [run.hidden for run in lrrn_studies.figure3()] == [(256, 256)] * 2
     epochs = {"mnist": 15, "kmnist": 120, "fashion-mnist": 15}
     for runs in lists[1:5]:
         assert all(run.epochs == epochs[run.dataset] for run in runs)
-    assert [run.pretraining for run in experiments.pretrained()] == [5] * 6
-    assert [run.decay for run in experiments.decays()] == [1e-3, 2e-3, 1e-2, 2e-2]
+    assert [run.pretraining for run in lrrn_studies.pretrained()] == [5] * 6
+    assert [run.decay for run in lrrn_studies.decays()] == [1e-3, 2e-3, 1e-2, 2e-2]
     assert all(run.attacked is None for runs in lists[3:5] for run in runs)
     assert [len(runs) for runs in lists] == [9, 9, 9, 6, 4, 2]
 
@@ -278,7 +277,7 @@ def test_the_papers_figures_add_up():
     """If it fails, a number was changed in typing: sums added by hand."""
     for row, mean, spread in (("mnist", 145.5, 30.0), ("kmnist", 270.8, 73.1),
                               ("fashion-mnist", 177.2, 63.9)):
-        cells = [value for (name, _), value in paper.TABLE_1.items() if name == row]
+        cells = [value for (name, _), value in lrrn_paper.TABLE_1.items() if name == row]
         assert np.sum(cells, 0) == pytest.approx([mean, spread])
-    assert np.sum(list(paper.FIGURE_2.values()), 0) == pytest.approx([268.5, 2.96, 1.67])
-    assert np.sum(list(paper.FIGURE_3.values()), 0) == pytest.approx([98.77, 2.0081, 0.19])
+    assert np.sum(list(lrrn_paper.FIGURE_2.values()), 0) == pytest.approx([268.5, 2.96, 1.67])
+    assert np.sum(list(lrrn_paper.FIGURE_3.values()), 0) == pytest.approx([98.77, 2.0081, 0.19])

@@ -9,7 +9,7 @@ from lrrn_reference import EXACT, flat, instance, network, reference
 import lnn_core as lnn
 from lnn_core import lrrn
 from lnn_core.experiments.training import accuracy, train_epoch
-from lnn_core.propositions import lrrn_toys as toys
+from lnn_core.propositions import lrrn_toys
 
 seeds = st.integers(0, 10**6)
 
@@ -68,7 +68,7 @@ def test_values_are_differences_of_minima(seed):
 def test_mean_and_labels():
     """If it fails, the loss depends on the batch size or labels are not one-hot."""
     net = network([4, 3, 2], lnn.ReLU())
-    x, labels = toys.normal(torch.Generator().manual_seed(0), 5, 4), torch.tensor([0, 1, 1, 0, 1])
+    x, labels = lrrn_toys.normal(torch.Generator().manual_seed(0), 5, 4), torch.tensor([0, 1, 1, 0, 1])
     loss = lrrn.Contrastive(EXACT)
     one_hot = torch.nn.functional.one_hot(labels, 2).double()
     torch.testing.assert_close(loss(net, x, labels), loss(net, x, one_hot, "none").mean())
@@ -88,9 +88,9 @@ def test_single_precision_does_not_cancel():
     """Energies near 500 that differ by 1e-3: if it fails, two large numbers are subtracted."""
     net = network([400, 20, 20, 5], lnn.ReLU(), beta=[1, 1, 0])
     draw = torch.Generator().manual_seed(0)
-    x = 2 * toys.normal(draw, 20, 400)
+    x = 2 * lrrn_toys.normal(draw, 20, 400)
     net.solver = EXACT
-    y = net(x).detach() + 0.01 * toys.normal(draw, 20, 5)
+    y = net(x).detach() + 0.01 * lrrn_toys.normal(draw, 20, 5)
     single = lrrn.LRRN([400, 20, 20, 5], lnn.ReLU(), beta=[1, 1, 0])
     single.load_state_dict(net.state_dict())
     exact = lrrn.Contrastive(EXACT)(net, x, y, reduction="none")
@@ -105,7 +105,7 @@ def test_one_layer_by_hand():
     simplest loss is wrong."""
     net = network([4, 3], beta=0.0)
     draw = torch.Generator().manual_seed(0)
-    x, y = toys.normal(draw, 5, 4), toys.normal(draw, 5, 3)
+    x, y = lrrn_toys.normal(draw, 5, 4), lrrn_toys.normal(draw, 5, 3)
     value = lrrn.Contrastive(EXACT)(net, x, y, reduction="none")
     error = x @ net.weights[0].T + net.biases[0] - y
     torch.testing.assert_close(value, 0.5 * error.square().sum(1))
@@ -137,7 +137,7 @@ def test_gradients_with_constraints_are_finite_differences(kind, seed):
     x.requires_grad_()
     tensors = [x, *net.parameters()]
     found = torch.autograd.grad(loss(net, x, y), tensors, materialize_grads=True)
-    moves = [toys.normal(draw, *t.shape) for t in tensors]
+    moves = [lrrn_toys.normal(draw, *t.shape) for t in tensors]
     predicted = float(sum((g * m).sum() for g, m in zip(found, moves)))
 
     def value(t):
@@ -157,7 +157,7 @@ def test_gradient_of_section_4_corrected():
     """The formulas in the module's docstring, written out; the printed one would not even fit. If
     it fails, they are not the code's."""
     net = network([5, 4, 3], lnn.ReLU(), beta=[0.7, 1.3], gamma=0.6)
-    x = toys.normal(torch.Generator().manual_seed(0), 1, 5)
+    x = lrrn_toys.normal(torch.Generator().manual_seed(0), 1, 5)
     gradient = gradients(lrrn.Unsupervised(EXACT)(net, x), net)
     z = [part[0] for part in lrrn.infer(net, x, solver=EXACT)[0]]
     for k, (W, b, c, beta) in enumerate(
@@ -225,9 +225,9 @@ def test_clamped_activations_start_from_the_free_ones():
     """If it fails, the second inference of the contrastive loss is a cold one."""
     net = network([6, 20, 20, 3], lnn.ReLU())
     draw = torch.Generator().manual_seed(0)
-    x = toys.normal(draw, 8, 6)
+    x = lrrn_toys.normal(draw, 8, 6)
     free, _ = lrrn.infer(net, x, solver=EXACT)
-    near = free[-1] + 1e-4 * toys.normal(draw, 8, 3)
+    near = free[-1] + 1e-4 * lrrn_toys.normal(draw, 8, 3)
     cold = lrrn.infer(net, x, near)[1].passes
     warm, report = lrrn.infer(net, x, near, start=free)
     assert report.passes < cold and torch.equal(warm[-1], near)

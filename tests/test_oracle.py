@@ -16,7 +16,7 @@ ONE = torch.ones(1, 1, dtype=torch.float64)
 
 
 def chain(*weights, activation=None, output=None):
-    """A chain of one unit a layer with the given weights and no biases."""
+    """A chain of one unit per layer with the given weights and no biases."""
     net = lnn.LiftedNetwork([1] * (len(weights) + 1), activation, output, bias=False,
                             dtype=torch.float64)
     for parameter, weight in zip(net.weights, weights):

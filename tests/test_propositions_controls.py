@@ -13,7 +13,7 @@ from controls import DELTA, ONE_LAYER, close, f64, slack, toy_of
 import lnn_core as lnn
 from lnn_core import bounds, oracle
 from lnn_core import propositions as P
-from lnn_core.propositions import adversarial, statements, targeted, toys
+from lnn_core.propositions import adversarial, registry, statements, targeted, toys
 
 # ------------------------------------------------------------------------- building blocks
 
@@ -46,9 +46,9 @@ def test_a_row_is_the_worst_part_of_the_worst_instance(monkeypatch):
     claims = {"a": statements.Statement("a", "here", "claimed", slacks, {}),
               "b": statements.Statement("b", "", "", lambda toy: torch.tensor([-0.9e-7]), {}),
               "c": statements.Statement("c", "", "", lambda toy: torch.tensor([-1.1e-7]), {})}
-    monkeypatch.setattr(statements, "STATEMENTS", claims)
+    monkeypatch.setattr(registry, "CLAIMS", claims)
     first, within, beyond = P.table(instances=4, seed=2)
-    assert first == statements.Row("here", "claimed", 4, -2.0, 2)
+    assert first == registry.Row("here", "claimed", 4, -2.0, 2)
     assert (within.violations, beyond.violations) == (0, 4)
     assert P.table.__defaults__ == (50, 0)
     with pytest.raises(ValueError, match="instances=0 must be at least 1"):
@@ -124,7 +124,7 @@ def test_interpolating_network_rests(replace):
 def test_coercive_below_safe_beta():
     """One linear layer grows like (γ − β)/2 with κ = 1/γ. If it fails, the border is not where it
     says."""
-    assert 0.99 < P.STATEMENTS["coercive_below_safe_beta"].instances["fraction"] < 1
+    assert 0.99 < P.CLAIMS["coercive_below_safe_beta"].instances["fraction"] < 1
     for fraction in (0.999, 1.001):
         toy = toy_of("coercive_below_safe_beta", shapes=ONE_LAYER, fraction=fraction)
         close(slack("coercive_below_safe_beta", toy), (1 - fraction) / (2 * toy.kappa))

@@ -13,16 +13,16 @@ import pytest
 
 BOOK = Path(__file__).parents[1] / "book"
 
-#: Python runs this when it starts, in the notebook and in the processes of its sweeps.
+#: Python runs this when it starts, in the notebook and in the processes that compute runs.
 HURRY = """
-from lnn_core.experiments import lrrn, training
+from lnn_core.experiments import lrrn_runs, training
 whole = training.train_epoch
 
 def first_batch(net, objective, train, optimizer, batch, *rest, **options):
     train = type(train)(train.x[:batch], train.y[:batch])
     return whole(net, objective, train, optimizer, batch, *rest, **options)
 
-training.train_epoch = lrrn.train_epoch = first_batch
+training.train_epoch = lrrn_runs.train_epoch = first_batch
 """
 
 

@@ -13,13 +13,13 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import assets.real_network
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 import traitlets
 from _ext.explorable_data import copy_data
-from assets import real_network as maker
 from browsing import PAGE, PHONE, TWO_FRAMES, Shown, each_way, has_nan
 from javascript import Script
 from test_widgets import NO_WORD
@@ -33,7 +33,7 @@ from lnn_core.widgets.real_network import IMAGES, SLIDERS, Attack, RealNetwork, 
 
 NETWORK = real_network.load()
 FILE = Path(real_network.__file__).with_name("real_network.data.js")
-RECORD = json.loads(maker.RECORD.read_text())
+RECORD = json.loads(assets.real_network.RECORD.read_text())
 NAMES = list(IMAGES)
 AGREE = {"rtol": 1e-9, "atol": 1e-9}
 CLOSE = lnn.Shooting(tolerance=1e-22, max_passes=1000, every=True)
@@ -55,7 +55,7 @@ def test_record_belongs_to_the_committed_network():
     content = packed.from_script(FILE.read_text())
     assert hashlib.sha256(content).hexdigest() == RECORD["sha256"]
     assert RECORD["bytes"] == FILE.stat().st_size < 600_000
-    assert maker.SCRIPT == FILE and RECORD["config"] == maker.RUN.config
+    assert assets.real_network.SCRIPT == FILE and RECORD["config"] == assets.real_network.RUN.config
     assert NETWORK.names == list(RECORD["images"]) == NAMES
 
 
@@ -114,7 +114,7 @@ def test_training_for_the_page_repeats_and_keeps_the_best_epoch():
     """If it fails, the asset cannot be made again, or is the last epoch's network."""
     run = Run(dataset="digits", samples=200, hidden=(12, 12), epochs=3, learning_rate=3e-3)
     digits = data.load("digits")
-    (net, history), (again, _) = maker.train(run, digits), maker.train(run, digits)
+    (net, history), (again, _) = (assets.real_network.train(run, digits) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters()))
     right = (net(digits.validation.x).argmax(1) == digits.validation.y).double().mean().item()
     assert right == pytest.approx(max(history.validation), abs=1e-9)
@@ -130,7 +130,7 @@ def test_images_are_chosen_by_their_margins():
     sure, clear, doubtful = 1.2 * eye, 0.9 * eye, 0.9 * eye + 0.8 * eye.roll(1, 0)
     x = torch.cat([sure, doubtful.flip(0), clear, doubtful.roll(3, 0)])
     y = torch.cat([torch.arange(10), torch.arange(9, -1, -1), torch.arange(10), torch.arange(10)])
-    chosen = maker.choose(net, data.Split(x, y))
+    chosen = assets.real_network.choose(net, data.Split(x, y))
     assert list(chosen) == NAMES
     assert [chosen[f"{i} clear"] for i in range(10)] == list(range(20, 30))
     assert [chosen[f"{i} doubtful"] for i in range(10)] == list(range(19, 9, -1))
@@ -142,7 +142,7 @@ def test_pruning_forgets_pixels_that_are_never_inked():
     lost."""
     samples = data.Split(torch.tensor([[0.0, 0, 0.5, 0, 0, 0], [0, 0, 0, 0, 0, 1]]), torch.zeros(2))
     net = small()
-    before, after = net.weights[0].clone(), maker.pruned(net, samples).weights[0]
+    before, after = net.weights[0].clone(), assets.real_network.pruned(net, samples).weights[0]
     assert torch.equal(after[:, [2, 5]], before[:, [2, 5]]) and not after[:, [0, 1, 3, 4]].any()
     assert torch.equal(net.weights[0], before)
 
@@ -154,7 +154,7 @@ def test_rounding_is_compared_output_by_output():
     with torch.no_grad():
         twin.biases[2][1] += 10
     test = data.Split(torch.rand(50, 6), torch.ones(50, dtype=torch.int64))
-    found = maker.compare(net, twin, test)
+    found = assets.real_network.compare(net, twin, test)
     assert found["accuracy_rounded"] == 1 and found["test_images"] == 50
     assert found["predictions_changed"] == round(50 * (1 - found["accuracy"]))
     assert found["largest_change"] == pytest.approx(10, abs=0.1)

@@ -1,4 +1,4 @@
-"""The published records come from this code; what repeats one, and what a sweep shows meanwhile."""
+"""The published records come from this code; what repeats one, and what is shown while runs are computed."""
 
 import hashlib
 import io
@@ -20,9 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from lnn_core.experiments import Run, robustness, studies  # noqa: F401  robustness declares a kind
-from lnn_core.experiments import pca as modes  # noqa: F401  it declares a kind
-from lnn_core.experiments.lrrn import packed
+from lnn_core import quantisation
+from lnn_core.experiments import Run, pca, robustness, studies  # noqa: F401  two declare kinds
 from lnn_core.experiments.records import Recorded, files, load, run_all, save
 from lnn_core.experiments.records.files import PROVENANCE, digest, seal
 from lnn_core.experiments.records.recorded import KINDS, rebuild
@@ -367,7 +366,7 @@ def test_filters_are_compared_as_numbers():
     """If it fails, what is compared is the bytes that filters are packed in, or their signs count."""
     W = torch.tensor([[1.0], [1e-3], [20.0]]) * torch.randn(
         3, 5, generator=torch.Generator().manual_seed(0))
-    found = findings({"kind": "Reconstruction", "filters": packed(W)})["filters"]
+    found = findings({"kind": "Reconstruction", "filters": quantisation.to_json(W)})["filters"]
     off = np.abs(found.reshape(3, 5) - W.abs().numpy())
     assert (off <= W.abs().amax(1, keepdim=True).numpy() / 254 * (1 + 1e-5)).all()
 
@@ -478,13 +477,13 @@ def test_folder_for_the_new_record_is_tried_first(monkeypatch, capsys, recorded)
     assert f"'{path}'" in capsys.readouterr().err
 
 
-# --- what a sweep shows, and what it cleans up ---------------------------------------------------
+# --- what run_all shows, and what it cleans up ---------------------------------------------------
 
 
 def test_remaining_time_is_by_cost(monkeypatch, tmp_path, capsys):
     """One run in eleven minutes done, ten times shorter than the other: ten minutes are left.
 
-    If it fails, a sweep of short and long runs promises to end long before it does.
+    If it fails, a batch of short and long runs promises to end long before it does.
     """
     clock = [0.0]
 
@@ -510,7 +509,7 @@ def test_remaining_time_is_by_cost(monkeypatch, tmp_path, capsys):
 
 
 def test_cost_of_training_runs_is_what_they_look_at():
-    """If it fails, the remaining time of sweeps is far off."""
+    """If it fails, the remaining time is far off."""
     assert Run(samples=500, epochs=3, pretraining=1).cost == 2000 and Toy().cost == 1
 
 
@@ -536,7 +535,7 @@ class Picky(Recorded):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_run_that_fails_stops_no_other(tmp_path, jobs):
-    """If it fails, one bad run ends a sweep of hours, at every new start again."""
+    """If it fails, one bad run ends a batch of hours, at every new start again."""
     runs = [Picky(number) for number in range(5)]
     with pytest.raises(RuntimeError, match="2 of 5 runs failed") as error:
         run_all(runs, tmp_path, jobs=jobs)
@@ -569,13 +568,13 @@ def test_folder_that_cannot_be_written_is_found_out_first(tmp_path, monkeypatch)
 def test_complete_folder_needs_no_right_to_write(tmp_path, monkeypatch):
     """If it fails, published records can be shown only to who may change them."""
     found = run_all([Toy()], tmp_path, jobs=1)
-    monkeypatch.setattr("lnn_core.experiments.records.sweeping.claim",
+    monkeypatch.setattr("lnn_core.experiments.records.parallel.claim",
                         lambda _: pytest.fail("tried to write"))
     assert run_all([Toy()], tmp_path) == found
 
 
 def test_full_disk_is_named_and_stops_no_other(tmp_path, monkeypatch):
-    """If it fails, a disk that was full for a moment ends the sweep, or loses a run silently."""
+    """If it fails, a disk that was full for a moment ends the batch, or loses a run silently."""
     runs = [Toy(count=count) for count in range(3)]
 
     def full(record, path):
@@ -583,7 +582,7 @@ def test_full_disk_is_named_and_stops_no_other(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device", str(path))
         save(record, path)
 
-    monkeypatch.setattr("lnn_core.experiments.records.sweeping.save", full)
+    monkeypatch.setattr("lnn_core.experiments.records.parallel.save", full)
     with pytest.raises(RuntimeError, match="1 of 3 runs failed") as error:
         run_all(runs, tmp_path, jobs=1)
     assert f"{runs[1]}: OSError: [Errno 28] No space left on device" in str(error.value)
@@ -619,7 +618,7 @@ def test_only_abandoned_files_are_removed(tmp_path):
 
 
 def test_data_are_prepared_before_anything_is_computed(tmp_path, monkeypatch):
-    """If it fails, data that cannot be had are found out in the middle of a sweep."""
+    """If it fails, data that cannot be had are found out in the middle of a batch."""
     done = []
     monkeypatch.setattr(Toy, "prepare", lambda run: done.append(("prepare", run.number)))
     monkeypatch.setattr(Toy, "execute", lambda run: done.append(("execute", run.number)) or {})
@@ -628,8 +627,8 @@ def test_data_are_prepared_before_anything_is_computed(tmp_path, monkeypatch):
     assert [run for what, run in done if what == "execute"] == [0.1, 0.2]
 
 
-def test_sweep_leaves_the_number_of_threads_alone(tmp_path, monkeypatch):
-    """If it fails, a notebook that sweeps goes on with one core."""
+def test_run_all_leaves_the_number_of_threads_alone(tmp_path, monkeypatch):
+    """If it fails, a notebook that computes runs goes on with one core."""
     threads = []
     monkeypatch.setattr("torch.get_num_threads", lambda: threads[-1] if threads else 7)
     monkeypatch.setattr("torch.set_num_threads", threads.append)

@@ -11,9 +11,8 @@ import torch
 
 from lnn_core import LiftedNetwork, data
 from lnn_core.data import Split
-from lnn_core.experiments import attacks, robustness, training
-from lnn_core.experiments import runs as experiments
-from lnn_core.experiments.lrrn import RADII, Classification
+from lnn_core.experiments import attacks, robustness, runs, training
+from lnn_core.experiments.lrrn_runs import RADII, Classification
 from lnn_core.experiments.robustness import Robustness
 from lnn_core.experiments.training import accuracy, seeded_generator
 
@@ -136,9 +135,9 @@ def test_radii_against_brute_force(monkeypatch):
 def test_a_run_that_diverges_at_once_has_no_result(monkeypatch):
     """If it fails, a diverged run ends in an exception instead of a record."""
     def fails(*_, **__):
-        raise experiments.InferenceDiverged("not finite")
+        raise runs.InferenceDiverged("not finite")
 
-    monkeypatch.setattr(experiments, "fit", fails)
+    monkeypatch.setattr(runs, "fit", fails)
     record = json.loads(json.dumps(SMALL.execute(), allow_nan=False))
     assert record["result"] is None and record["diverged"] == "not finite"
 

@@ -1,7 +1,7 @@
-"""Sweeps that are killed, and sweeps on a cluster that loses a worker, on tiny runs.
+"""Batches of runs that are killed, and some on a cluster that loses a worker, on tiny runs.
 
 As a script, ``python test_scale_out.py FOLDER`` is what the test of kills starts: it imports once,
-and forks the sweeps that it kills.
+and forks the processes that it kills.
 """
 
 import json
@@ -84,7 +84,7 @@ def die_at(event):
 
 
 def killed(folder, event):
-    """Sweep in a process of its own, two runs at a time, until it is through or is killed.
+    """Compute runs in a process of its own, two runs at a time, until it is through or is killed.
 
     In threads: processes would spend their lives importing torch. The caller writes the records
     whoever computes them.
@@ -107,7 +107,7 @@ def killed(folder, event):
 
 
 def kill_and_resume(folder):
-    """KILLS kills; where a sweep was through before, the next starts with an empty folder. Prints
+    """KILLS kills; where all runs were through before, the next starts with an empty folder. Prints
     how many records each kill left."""
     run_all(RUNS, folder / "serial", jobs=1)  # imports, too, what training imports late
     moments, left, now = random.Random(0), [], folder / "killed-0"
@@ -123,7 +123,7 @@ def kill_and_resume(folder):
     print(json.dumps({"left": left, "dask": "distributed" in sys.modules}))
 
 
-def test_killed_sweeps_resume(tmp_path):
+def test_killed_batches_resume(tmp_path):
     """SIGKILL, 20 times. If it fails, a record is lost, damaged, made again, or another than it
     would have been."""
     finished = subprocess.run([sys.executable, __file__, str(tmp_path)], capture_output=True,
@@ -164,8 +164,8 @@ class Where(Recorded):
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_worker_outlives_its_sweep(tmp_path, kill):
-    """A sweep that is killed in the middle of two runs. If it fails, its workers go on computing
+def test_no_worker_outlives_its_parent(tmp_path, kill):
+    """A batch that is killed in the middle of two runs. If it fails, its workers go on computing
     what nobody will write, or keep their memory for minutes."""
     script = """if True:
         import signal, sys
@@ -173,18 +173,18 @@ def test_no_worker_outlives_its_sweep(tmp_path, kill):
         signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs are deaf
         run_all([Where(number, endless=True) for number in range(3)], sys.argv[1], jobs=2)
         """
-    sweeping = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
-    with sweeping:
-        workers = {int(sweeping.stdout.readline()) for _ in range(2)}
-        assert len(workers) == 2 and sweeping.pid not in workers
-        sweeping.send_signal(kill)
-        rest = sweeping.stdout.read()  # until the last of the processes has closed it
-    assert rest == "" and sweeping.returncode in (-kill, 1)
+    computing = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], text=True,
+                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    with computing:
+        workers = {int(computing.stdout.readline()) for _ in range(2)}
+        assert len(workers) == 2 and computing.pid not in workers
+        computing.send_signal(kill)
+        rest = computing.stdout.read()  # until the last of the processes has closed it
+    assert rest == "" and computing.returncode in (-kill, 1)
 
 
-def test_no_worker_is_left_after_a_sweep(tmp_path):
-    """If it fails, a notebook that sweeps goes on with several processes' memory in use."""
+def test_no_worker_is_left_after_run_all(tmp_path):
+    """If it fails, a notebook that computes runs goes on with several processes' memory in use."""
     found = run_all([Where(number) for number in range(4)], tmp_path, jobs=2)
     workers = {record["process"] for record in found}
     assert os.getpid() not in workers
@@ -194,13 +194,13 @@ def test_no_worker_is_left_after_a_sweep(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*tasks which were still being processed:UserWarning")
-def test_a_sweep_that_breaks_off_waits_for_nothing(tmp_path, monkeypatch, capfd):
-    """Ctrl-C while a record is written and another run goes on. If it fails, the sweep stops only
+def test_a_batch_that_breaks_off_waits_for_nothing(tmp_path, monkeypatch, capfd):
+    """Ctrl-C while a record is written and another run goes on. If it fails, it stops only
     when all its runs are through (here: after ten minutes)."""
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lnn_core.experiments.records.sweeping.save", stop)
+    monkeypatch.setattr("lnn_core.experiments.records.parallel.save", stop)
     with pytest.raises(KeyboardInterrupt):
         run_all([Where(0), Where(1, endless=True)], tmp_path, jobs=2)
     assert not list(tmp_path.iterdir()) and "survived" not in capfd.readouterr().out
@@ -243,7 +243,7 @@ def patiently(ask, *processes):
 
 
 def connect(address):
-    """A client; imported here, so that the script above can tell whether sweeps import it, too."""
+    """A client; imported here, so that the script above can tell whether run_all imports it, too."""
     from distributed import Client
 
     return Client(address, set_as_default=False)
@@ -256,10 +256,10 @@ def test_worker_that_dies_loses_nothing(cluster, tmp_path):
     folder, busy = tmp_path / "records", tmp_path / "busy"
     runs = [Stuck(**asdict(run)) for run in RUNS]
     with ThreadPoolExecutor(1) as pool:
-        sweeping = pool.submit(run_all, runs, folder, scheduler=address)
-        patiently(lambda: busy.exists() or sweeping.done(), *workers.values())
+        computing = pool.submit(run_all, runs, folder, scheduler=address)
+        patiently(lambda: busy.exists() or computing.done(), *workers.values())
         workers["doomed"].kill()
-        found = sweeping.result()
+        found = computing.result()
     assert busy.exists(), "killed when it had nothing to do"
     assert workers["doomed"].wait() == -signal.SIGKILL and workers["other"].poll() is None
     assert len(on_disk(folder)) == len(runs)
@@ -267,7 +267,7 @@ def test_worker_that_dies_loses_nothing(cluster, tmp_path):
 
 
 def test_a_run_that_fails_on_a_worker_stops_no_other(cluster, tmp_path):
-    """If it fails, one bad run ends a cluster's sweep: of 5,000 digits there are too few."""
+    """If it fails, one bad run ends a cluster's batch: of 5,000 digits there are too few."""
     bad, *good = runs = [replace(RUNS[0], samples=5000), *RUNS[:2]]
     with pytest.raises(RuntimeError, match="1 of 3 runs failed") as error:
         run_all(runs, tmp_path / "records", scheduler=cluster[0])

@@ -1,7 +1,7 @@
 """StabilityWarning: β beyond the border is announced, and only then, and costs nothing below it.
 
 The border of the oracle is that of linear networks, 1/λ_max of I + Σ_k J_k J_kᵀ with the J_k
-multiplied out here, or, for a ReLU network with one unit a layer, arithmetic in the test's comment.
+multiplied out here, or, for a ReLU network with one unit per layer, arithmetic in the test's comment.
 """
 
 import re

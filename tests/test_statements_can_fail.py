@@ -9,9 +9,7 @@ import torch
 
 import lnn_core as lnn
 from lnn_core import propositions as P
-from lnn_core.propositions import alignment, borders, regions, statements
-from lnn_core.propositions import lrrn as theory
-from lnn_core.propositions import lrrn_equivalence as equivalence
+from lnn_core.propositions import alignment, borders, lrrn_equivalence, regions, registry, statements
 from lnn_core.propositions.toys import Toy
 
 
@@ -86,7 +84,7 @@ CONTROLS = {
 @pytest.mark.parametrize("name", CONTROLS)
 def test_statement_notices_a_falsehood(name, monkeypatch):
     """If it fails, the statement holds whatever the theory says: its row proves nothing."""
-    statement = P.STATEMENTS[name]
+    statement = P.CLAIMS[name]
     monkeypatch.setattr(*CONTROLS[name])
     assert any(statement.worst(seed) < -P.TOLERANCE for seed in range(40))
 
@@ -94,7 +92,7 @@ def test_statement_notices_a_falsehood(name, monkeypatch):
 def test_every_statement_of_these_modules_has_a_control():
     """If it fails, a statement was added that nobody has seen fail."""
     modules = {module.__name__ for module in (alignment, borders, regions)}
-    assert set(CONTROLS) == {name for name, statement in P.STATEMENTS.items()
+    assert set(CONTROLS) == {name for name, statement in P.claims_of(P.ZACH).items()
                              if statement.slack.__module__ in modules}
 
 
@@ -105,18 +103,17 @@ def test_every_statement_of_these_modules_has_a_control():
      lambda net: (net, 1.0, torch.eye(2, dtype=torch.float64)))])
 def test_claim_notices_a_falsehood(name, attribute, falsehood, monkeypatch):
     """If it fails, the claim about Remark 2 holds whatever the construction does."""
-    claim = theory.CLAIMS[name]
-    monkeypatch.setattr(equivalence, attribute, falsehood)
+    claim = P.CLAIMS[name]
+    monkeypatch.setattr(lrrn_equivalence, attribute, falsehood)
     assert any(claim(seed) > claim.limit for seed in range(10))
 
 
 def test_a_claim_over_its_limit_counts_as_a_violation(monkeypatch):
     """If it fails, the one table of both papers hides what the second paper gets wrong."""
-    few = {name: theory.Claim(name, "Lemma", name, limit, lambda draw: 1.0)
+    few = {name: P.lrrn.Measurement(name, "Lemma", name, limit, lambda draw: 1.0)
            for name, limit in (("fine", 1.0), ("broken", 0.5))}
-    monkeypatch.setattr(theory, "CLAIMS", few)
-    monkeypatch.setattr(statements, "STATEMENTS", {})
-    fine, broken = P.everything(instances=3)
+    monkeypatch.setattr(registry, "CLAIMS", few)
+    fine, broken = P.table(instances=3)
     assert (fine.source, fine.worst, fine.violations) == ("LRRN, Lemma", 0.0, 0)
     assert (broken.instances, broken.worst, broken.violations) == (3, -0.5, 3)
 

@@ -129,7 +129,7 @@ def test_landscape(figure, p):
     ax, = (fig := figure(widget)).axes
     assert fig.get_size_inches().tolist() == [6.4, 3.8]
     unit, weight = widget.unit, widget.weight
-    stable = widget.beta < unit.border
+    stable = widget.beta < unit.stability_threshold
     shown = unit.optimum(weight) if stable or weight > 0 else unit.forward()
     k = np.arange(1 if stable or weight > 0 else -8, 10)
     origin = unit.landscape(weight, *np.array(shown)).item()
@@ -348,7 +348,7 @@ def test_two_landscapes(figure, p):
     low, high = min(forward.z2, y) - 2.2, max(forward.z2, y) + 2.2
     for ax, weight, name, method in zip(fig.axes, (beta, -beta), ("nudged: $U + \\beta\\ell$",
                                         "attacked: $U - \\beta\\ell$"), ("rovr", "arovr")):
-        stable, colour = weight > -unit.border, COLOUR[method]
+        stable, colour = weight > -unit.stability_threshold, COLOUR[method]
         shown = unit.optimum(weight) if stable else forward
         k = np.arange(0 if stable else -12, 17)
         levels = unit.landscape(weight, *np.array(shown)).item() + 0.05 * k * abs(k)
@@ -384,7 +384,7 @@ def test_two_landscapes(figure, p):
             "target $y$", (pytest.approx(right), y), (-3, 3), "right")
         assert [text.get_text() for text in announced] == [] if stable else [
             f"β = {beta:.2f}: no minimum to draw.\nPast the border of stability,\n"
-            f"1/(1 + w₁²) = {unit.border:.2f}, AROVR = ∞"]
+            f"1/(1 + w₁²) = {unit.stability_threshold:.2f}, AROVR = ∞"]
         legend = ax.get_legend().get_window_extent()
         assert legend.y1 <= ax.get_tightbbox(bbox_extra_artists=[ax.xaxis]).y0 + 20
         assert abs(legend.x0 + legend.x1 - ax.bbox.x0 - ax.bbox.x1) < 2
@@ -395,7 +395,8 @@ def test_the_sandwich_of_two_units(figure, p):
     """If it fails, the first chapter's second figure has another curve, or ends elsewhere."""
     ax, = figure(draw_sandwich, **p).axes
     unit = TwoUnit(**{"x": 1.0, "y": 2.0, "w1": 1.0} | p)
-    ends = (0.01 * unit.border, 0.99 * unit.border - 0.98 / 49 * unit.border)
+    border = unit.stability_threshold
+    ends = (0.01 * border, 0.99 * border - 0.98 / 49 * border)
     loss, dots = unit.loss(), {"colour": YELLOW, "line": ":", "ends": ends}
     found = {line.get_label(): line for line in ax.lines}
     assert found["bound"].get_zorder() == 3
@@ -405,9 +406,9 @@ def test_the_sandwich_of_two_units(figure, p):
         Drawn(r"AROVR$_\beta$", unit.arovr, RED, ends=ends),
         across(r"$\ell(z^*)$", loss, colour="#000000", line="--"),
         Drawn(r"ROVR$_\beta$", unit.rovr, BLUE, ends=ends),
-        upright("", unit.border, colour=to_hex("0.6"), width=1),
-    ], x=(0, 1.02 * unit.border), y=(0, max(7 * loss, 1e-3)), xlabel=r"$\beta$", ylabel="", grid=True)
+        upright("", border, colour=to_hex("0.6"), width=1),
+    ], x=(0, 1.02 * border), y=(0, max(7 * loss, 1e-3)), xlabel=r"$\beta$", ylabel="", grid=True)
     words, = ax.texts
     assert (words.get_text(), words.xy, words.get_rotation(), words.get_position()) == (
-        "border of stability", (unit.border, 1.3 * loss), 90, (-4, 0))
+        "border of stability", (unit.stability_threshold, 1.3 * loss), 90, (-4, 0))
     assert (words.get_ha(), words.get_va()) == ("right", "bottom")

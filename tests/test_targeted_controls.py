@@ -94,7 +94,7 @@ def test_stronger_untargeted_part_is_harder(replace):
 def test_limits_of_gradients(name, limits, seed, replace):
     """Limits that are off by 0.3 %, each of them, either way. If it fails, they go unnoticed."""
     toy, true = toy_of(name, seed), targeted._limit_of_gradient
-    assert P.STATEMENTS[name].instances["fraction"] == 0.01
+    assert P.CLAIMS[name].instances["fraction"] == 0.01
     found = slack(name, toy)
     assert found.shape == (limits,) and (found > 0).all()
     for wrong in (0.003, -0.003):
@@ -123,7 +123,7 @@ def test_every_statement_has_a_negative_control():
     files = ("test_propositions_controls.py", "test_targeted_controls.py")
     text = "".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in files)
     modules = {adversarial.__name__, targeted.__name__}
-    names = [name for name, statement in P.STATEMENTS.items()
+    names = [name for name, statement in P.claims_of(P.ZACH).items()
              if statement.slack.__module__ in modules]
     assert len(names) >= 25 and [name for name in names if f'"{name}"' not in text] == []
 

@@ -111,7 +111,7 @@ def test_border_is_where_the_energy_tips_over(w1):
     fails, the border stands elsewhere."""
     unit = TwoUnit(x=1.0, y=0.0, w1=w1)
     for factor, rises in ((0.98, True), (1.02, False)):
-        beta = factor * unit.border
+        beta = factor * unit.stability_threshold
         hessian = np.array([[1 + w1**2, -w1], [-w1, 1 - beta]])
         direction = np.linalg.eigh(hessian)[1][:, 0]
         far = 1e5 * direction * (1 if direction[0] >= 0 else -1)

@@ -391,13 +391,13 @@ def test_landscape_agrees_with_lnn_core(scripts):
         unit, beta = widget.unit, widget.beta
         assert s["forward"]["z"] == pytest.approx(list(unit.forward()), **AGREE)
         assert s["forward"]["value"] == pytest.approx(unit.loss(), **AGREE)
-        assert s["border"] == pytest.approx(unit.border, **AGREE)
+        assert s["border"] == pytest.approx(unit.stability_threshold, **AGREE)
         for method, weight in (("rovr", beta), ("arovr", -beta)):
-            if weight < -unit.border:
+            if weight < -unit.stability_threshold:
                 assert s[method] == {"z": None, "value": math.inf}
-            elif weight > -0.999 * unit.border:
+            elif weight > -0.999 * unit.stability_threshold:
                 z, value = best(unit, weight)
-                scale = {"rel": 1e-9, "abs": 1e-9 / (1 + weight / unit.border)}
+                scale = {"rel": 1e-9, "abs": 1e-9 / (1 + weight / unit.stability_threshold)}
                 assert s[method]["z"] == pytest.approx(z, **scale), widget
                 assert s[method]["value"] == pytest.approx(value / weight, **scale), widget
 
@@ -408,10 +408,10 @@ def test_on_the_border_itself_the_landscape_shows_the_limit(scripts):
     cases = list(product((-0.5, 0.0, 1.0), (-1.0, 1.0, 2.0), (0.25, 1.0, 2.0, 4.0)))
     for x, y, gamma in cases:
         unit = TwoUnit(x=x, y=y, gamma=gamma)
-        p = widgets.Landscape(x=x, y=y, gamma=gamma).state() | {"beta": unit.border}
+        p = widgets.Landscape(x=x, y=y, gamma=gamma).state() | {"beta": unit.stability_threshold}
         s = scripts[widgets.Landscape]("solve(p)", p=p)
-        z, value = best(unit, -unit.border * (1 - 1e-6))
-        if (limit := -value / unit.border) > 1e3:
+        z, value = best(unit, -unit.stability_threshold * (1 - 1e-6))
+        if (limit := -value / unit.stability_threshold) > 1e3:
             assert s["arovr"]["value"] == math.inf and s["arovr"]["z"] is None
         else:
             assert s["arovr"]["value"] == pytest.approx(limit, abs=1e-4), (x, y, gamma)
@@ -434,7 +434,7 @@ def test_objectives_are_those_of_lnn_core(scripts):
         s = scripts[widgets.Landscape]("solve(p)", p=widget.state())
         unit, beta = widget.unit, widget.beta
         assert s["rovr"]["value"] == pytest.approx(unit.rovr(beta), rel=1e-7, abs=1e-7)
-        if beta < 0.9 * unit.border:
+        if beta < 0.9 * unit.stability_threshold:
             assert s["arovr"]["value"] == pytest.approx(unit.arovr(beta), rel=1e-7, abs=1e-7)
 
 
@@ -460,7 +460,7 @@ def test_escape_is_where_the_energy_falls_without_end(scripts):
     """If it fails, the arrow past the border points to a place where the energy rises."""
     for gamma, factor in product((0.25, 1.0, 2.0), (1.02, 1.2)):
         unit = TwoUnit(gamma=gamma)
-        beta = factor * unit.border
+        beta = factor * unit.stability_threshold
         p = {"gamma": gamma, "beta": beta}
         direction = np.array(scripts[widgets.Landscape]("escape(p)", p=p))
         near, far = (unit.landscape(-beta, *(unit.forward() + t * direction)) for t in (1e4, 1e5))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lnn_core import __version__, data
+from lnn_core.bounds import margin
 from lnn_core.experiments import Run
 from lnn_core.experiments.records import save
 from lnn_core.experiments.training import History, accuracy, fit, seeded_generator
@@ -62,13 +63,12 @@ def choose(net: LiftedNetwork, test: data.Split) -> dict[str, int]:
     """Test images by name, each the first of its kind: of each digit one that is clear and one that
     is doubtful; then one whose own output is far above 1, and one that is misread."""
     output = net(test.x)
-    first, second = output.topk(2, dim=1).values.unbind(1)
-    margin, right = first - second, output.argmax(1) == test.y
-    kinds = {"clear": right & (margin >= CLEAR) & (first <= CONFIDENT),
-             "doubtful": right & (margin <= DOUBTFUL)}
+    largest, between, right = output.amax(1), margin(output), output.argmax(1) == test.y
+    kinds = {"clear": right & (between >= CLEAR) & (largest <= CONFIDENT),
+             "doubtful": right & (between <= DOUBTFUL)}
     chosen = {f"{digit} {kind}": _first(which & (test.y == digit))
               for digit in range(10) for kind, which in kinds.items()}
-    return chosen | {"overconfident": _first(right & (first >= OVERCONFIDENT)),
+    return chosen | {"overconfident": _first(right & (largest >= OVERCONFIDENT)),
                      "misread": _first(~right)}
 
 

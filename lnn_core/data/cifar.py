@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import Dataset, DataUnavailable, Split, obtain
+from . import Dataset, Split
+from .files import DataUnavailable, obtain
 from .idx import check_sha256, check_size
 
 _PIXELS = 32 * 32

@@ -1,16 +1,16 @@
 """Experiments: training, runs and their records, studies, attacks, statistics.
 
 ``Run`` is one training run as a configuration; :mod:`.records` keeps what is computed from
-configurations; :mod:`.studies` lists the runs behind the pages; :mod:`.lrrn` has the second
-paper's runs.
+configurations; :mod:`.studies` lists the runs behind the pages. The second paper's are in
+:mod:`.lrrn_runs` and :mod:`.lrrn_studies`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .runs import METHODS, SOLVERS, Run, dataset_of
+    from .runs import METHODS, SOLVERS, Run
 
-__all__ = ["METHODS", "SOLVERS", "Run", "dataset_of"]
+__all__ = ["METHODS", "SOLVERS", "Run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -39,8 +39,8 @@ ATTACKS: dict[str, Attack] = {
 
 
 def minimal_perturbations(net: nn.Module, x: Tensor, attacks: Sequence[str] | None = None, *,
-                     bounds: tuple[float, float] = (0.0, 1.0), bisections: int = 10,
-                     judge: nn.Module | None = None) -> Tensor:
+                          bounds: tuple[float, float] = (0.0, 1.0), bisections: int = 10,
+                          judge: nn.Module | None = None) -> Tensor:
     """‖x′ − x‖₂ of the changed images x′ that each attack finds, shape (attacks, batch).
 
     x′ stays within ``bounds`` and has another prediction (largest output) than x, whether or

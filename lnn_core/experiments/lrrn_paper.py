@@ -43,7 +43,7 @@ def readings() -> dict[str, dict[tuple[str, str], float]]:
 
 
 def geometric_mean_ratio(ours: dict[tuple[str, str], float],
-                   theirs: dict[tuple[str, str], float]) -> float:
+                         theirs: dict[tuple[str, str], float]) -> float:
     """exp of the mean of |log(ours/theirs)| over the cells of theirs; 1 if all are equal.
 
     Raises:

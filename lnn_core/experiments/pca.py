@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import data
+from .. import data, quantisation
 from ..checks import at_least
-from .lrrn import packed
 from .records import Recorded
 
 
@@ -21,7 +20,7 @@ class PrincipalModes(Recorded):
     """PCA of a data set's training images, the mean taken off.
 
     The record holds the ``count`` leading modes for
-    :func:`~lnn_core.experiments.lrrn.filters` (rows of length 1, largest variance first) and the
+    :func:`~lnn_core.experiments.lrrn_runs.filters` (rows of length 1, largest variance first) and the
     share of the ``variance`` along each.
     """
 
@@ -43,7 +42,7 @@ class PrincipalModes(Recorded):
         x = dataset.train.x - dataset.train.x.mean(0)
         values, vectors = torch.linalg.eigh((x.T @ x).double())
         share = (values / values.sum()).flip(0)[:self.count]
-        return {"filters": packed(vectors.T.flip(0)[:self.count]), "variance": share.tolist(),
+        return {"filters": quantisation.to_json(vectors.T.flip(0)[:self.count]), "variance": share.tolist(),
                 "data": {"source": dataset.source, "notice": dataset.notice}}
 
 

@@ -1,7 +1,7 @@
 """Robust by training: lifted networks measured as the LRRNs of :class:`~lnn_core.lrrn.LRRN` are.
 
 Sizes, data and the optimizer's settings are those of
-:class:`~lnn_core.experiments.lrrn.Classification`, the record of a network that is robust by
+:class:`~lnn_core.experiments.lrrn_runs.Classification`, the record of a network that is robust by
 construction; so are the names of what is measured, so that a page can put both in one table.
 Initial weights are U(−1/√fan-in, 1/√fan-in), as in the book's other runs of these methods: with
 the N(0, 1/fan-in) of an LRRN, AROVR starts beyond its near border of stability at β = ½.
@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 
 from .. import lipschitz
+from ..bounds import margin
 from ..checks import at_least, check_network, positive, prepared
 from ..data import Split
 from ..network import LiftedNetwork
-from .lrrn import EPOCHS, LOOKED_AT, SEEDS, Classification, certified_accuracy
+from .datasets import dataset_of
+from .lrrn_runs import LOOKED_AT, Classification, certified_accuracy
+from .lrrn_studies import EPOCHS, SEEDS
 from .records import Recorded
-from .runs import Run, dataset_of
+from .runs import Run
 from .training import History
 
 
@@ -37,7 +40,7 @@ class Robustness(Recorded):
     as 0 where a network has collapsed, so that its bound is 0). ``result`` describes
     the best validated epoch: also ``lower``, the largest ‖∂z_L/∂x‖₂ at validation images,
     ``trivial``, the product of the layers' norms, ``certified``, the share of test images
-    classified correctly and with a radius above each of ``experiments.lrrn.RADII``, and ``attack`` and
+    classified correctly and with a radius above each of ``experiments.lrrn_runs.RADII``, and ``attack`` and
     ``closest`` of :func:`lnn_core.experiments.attacks.evaluate_attacks`, whose lists are in ``attacks``.
     ``result`` is None where the first epoch diverges.
 
@@ -124,11 +127,9 @@ def radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
             infinite; a single output; x that does not fit.
     """
     net, x = prepared(net, x)
-    if net.sizes[-1] < 2:
-        raise ValueError("a margin needs at least 2 outputs; the network has 1")
+    between = margin(net(x))
     rho = positive("rho", lipschitz.certified(net) if rho is None else rho)
-    first, second = net(x).topk(2, dim=1).values.unbind(1)
-    return (first - second) / (math.sqrt(2) * rho)
+    return between / (math.sqrt(2) * rho)
 
 
 def _recorded_radii(net: LiftedNetwork, x: Tensor, rho: float | None = None) -> Tensor:
@@ -164,8 +165,9 @@ TRAINED = (("backprop", None), ("rovr", 0.25), ("arovr", 0.25), ("arovr", 0.5),
 DATASETS = ("mnist", "fashion-mnist")
 
 
-def by_training_and_construction(seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS, *,
-             samples: int | None = None, **settings) -> list[Classification | Robustness]:
+def by_training_and_construction(
+        seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS, *,
+        samples: int | None = None, **settings) -> list[Classification | Robustness]:
     """For each seed and data set an LRRN, then the trained networks; otherwise alike."""
     found = []
     for seed in seeds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -21,6 +21,7 @@ from ..network import LiftedNetwork, draw_weight
 from ..objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
 from ..potentials import Reweighted
 from ..tilts import GaussianTilt
+from .datasets import dataset_of
 from .records import Recorded
 from .training import History, fit, seeded_generator
 
@@ -227,9 +228,3 @@ def convolutional(inputs: int, channels: Sequence[int], init: str,
             draw_weight(module.weight, module.weight[0].numel(), init, generator)
             nn.init.zeros_(module.bias)
     return net
-
-
-@lru_cache(maxsize=4)
-def dataset_of(name: str) -> data.Dataset:
-    """The data set of this name, loaded once in each process."""
-    return data.load(name)

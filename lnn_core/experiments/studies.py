@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .runs import METHODS, Run
 
@@ -48,7 +49,7 @@ def figure1(dataset: str, samples: int, betas: Sequence[float] = BETAS,
             **settings) -> list[Run]:
     """Back-propagation, then AROVR for each β; its Lipschitz constant after every epoch."""
     epochs, usual = ROWS.get(samples, (None, ()))
-    common = {"dataset": dataset, "samples": samples, "epochs": epochs,
+    common: dict[str, Any] = {"dataset": dataset, "samples": samples, "epochs": epochs,
               "lipschitz": LOOKED_AT} | settings
     return [run for seed in (usual if seeds is None else seeds)
             for run in (Run(method="backprop", seed=seed, **common),
@@ -132,7 +133,7 @@ def convolutions(seeds: Iterable[int] = FEWER, betas: Sequence[float] = (1 / 4, 
 
     Not in the papers. β = 1 is where the Euclidean AROVR is infinite for every network.
     """
-    common = {"dataset": "fashion-mnist", "samples": 50_000, "epochs": 20, "hidden": (16, 32),
+    common: dict[str, Any] = {"dataset": "fashion-mnist", "samples": 50_000, "epochs": 20, "hidden": (16, 32),
               "layers": "convolutions", "loss": "cross-entropy", "learning_rate": 1e-3} | settings
     return [run for seed in seeds
             for run in (Run(method="backprop", seed=seed, **common),

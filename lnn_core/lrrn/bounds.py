@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_input, not_negative, positive
+from ..bounds import margin
+from ..checks import check_input, check_margin, not_negative, positive
 from ..kinds import expect
 from .boxqp import Solver, SpectralDescent, chosen
 from .implicit import minimiser
@@ -136,14 +137,12 @@ def certified_radius(net: LRRN, x: Tensor, *, rho: float | None = None,
     """
     expect("net", net, LRRN, "an LRRN")
     outputs = net.sizes[-1]
-    if outputs < 2:
-        raise ValueError("a margin needs at least 2 outputs; the network has 1")
+    check_margin(outputs)
     rho = positive("rho", lipschitz(net) if rho is None else rho)
     z, report = infer(net, x, solver=chosen(solver, SpectralDescent(1e-5)))
-    first, second = z[-1].topk(2, dim=1).values.unbind(1)
     inverse = torch.linalg.inv(net.quadratic(x[:1]).H)[-outputs:, -outputs:]
     error = (2 * report.gap * torch.linalg.eigvalsh(inverse)[-1]).sqrt()
-    return ((first - second) / math.sqrt(2) - error).clamp_min(0) / rho
+    return (margin(z[-1]) / math.sqrt(2) - error).clamp_min(0) / rho
 
 
 def _norm(W: Tensor) -> float:

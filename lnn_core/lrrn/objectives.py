@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..checks import check_input, not_negative
+from ..checks import check_input, check_reduction, not_negative
 from ..kinds import expect
 from .boxqp import QPReport, Solver, chosen
 from .inference import clamped_target, solve_clamped
@@ -56,8 +56,7 @@ class EnergyLoss(ABC):
             ValueError: input that does not fit, before any computing.
             TypeError: input of another kind, before any computing.
         """
-        if reduction not in ("mean", "none"):
-            raise ValueError(f'reduction={reduction!r} must be "mean" or "none"')
+        check_reduction(reduction)
         expect("net", net, LRRN, "an LRRN")
         check_input(net, x)
         values = _OnceDifferentiable.apply(self.value(net, x, y))
@@ -103,8 +102,8 @@ class Contrastive(EnergyLoss):
             free, first = self.solver(fixed)
             clamped, second = solve_clamped(fixed, target, self.solver, free)
             self.report = QPReport(first.passes + second.passes,
-                                 first.residual.maximum(second.residual),
-                                 first.converged & second.converged)
+                                   first.residual.maximum(second.residual),
+                                   first.converged & second.converged)
         return ((clamped - free) * qp.slope((clamped + free) / 2)).sum(1)
 
 

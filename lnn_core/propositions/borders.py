@@ -40,8 +40,8 @@ def near_border(toy: Toy) -> Tensor:
     """Slack: 1 % minus the relative distance from the least quotient found next to z*."""
     size, z = 1e-4, torch.cat(toy.net.activations(toy.x)[1:], 1).detach()
     found = least_quotient(toy, lambda d: z + size * d)
-    border = bounds.stability_threshold(toy.net, toy.x, toy.gamma, base=toy.base)
-    return 0.01 - (found / border - 1).abs()
+    threshold = bounds.stability_threshold(toy.net, toy.x, toy.gamma, base=toy.base)
+    return 0.01 - (found / threshold - 1).abs()
 
 
 @statement("new", "identity, ReLU: far out inf q = β_∞, whatever x, y and biases are",

@@ -2,8 +2,7 @@
 
 A claim draws a random instance from a seed and measures it: a Lipschitz claim gives the
 largest ratio ‖z(x) − z(x′)‖ / (constant·‖x − x′‖) that it found, to be at most 1; an
-equality or a limit gives an error, to be at most a small tolerance. :func:`table` runs all
-claims on many instances.
+equality or a limit gives an error, to be at most a small tolerance.
 
 "new" marks what the paper does not state, "corrected" what it prints differently.
 """
@@ -17,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..checks import at_least
 from ..convex import Identity, ReLU
 from ..kinds import expect
 from ..lrrn.bounds import (
@@ -46,57 +44,38 @@ from .lrrn_toys import (
     strength,
     uniform,
 )
+from .registry import HOIER_ZACH, Claim, register
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A statement, where it is made, and ``measure(seed)``, which must be at most ``limit``."""
+class Measurement(Claim):
+    """A claim of Høier and Zach (2020): ``measure`` must be at most ``limit``, which has all tolerance
+    that there is. The slack is the limit minus the measure."""
 
-    name: str
-    source: str
-    claim: str
+    paper = HOIER_ZACH
+    prefix = "LRRN, "
     limit: float
     measure: Callable[[torch.Generator], float]
 
     def __call__(self, seed: int) -> float:
-        """The measure on the random instance of a seed, on the CPU: it must be the same anywhere."""
+        """The measure on the random instance of a seed."""
         with torch.device("cpu"):
             return self.measure(torch.Generator().manual_seed(seed))
 
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: the worst of all instances against the limit."""
-
-    source: str
-    claim: str
-    instances: int
-    worst: float
-    limit: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether the worst instance keeps to the limit."""
-        return self.worst <= self.limit
+    def worst(self, seed: int) -> float:
+        """The limit minus the measure."""
+        return self.limit - self(seed)
 
 
-CLAIMS: dict[str, Claim] = {}
 RATIO, EQUAL = 1 + 1e-7, 1e-8
 
 
 def claim(source: str, text: str, limit: float = EQUAL):
     """Register a measure under its function's name."""
-    def register(measure: Callable[[torch.Generator], float]):
-        CLAIMS[measure.__name__] = Claim(measure.__name__, source, text, limit, measure)
+    def registered(measure: Callable[[torch.Generator], float]):
+        register(Measurement(measure.__name__, source, text, limit, measure))
         return measure
-    return register
-
-
-def table(instances: int = 20, seed: int = 0) -> list[Row]:
-    """Every claim on ``instances`` random instances, drawn with seed, seed + 1, …"""
-    at_least("instances", instances, 1)
-    return [Row(c.source, c.claim, instances, max(c(seed + i) for i in range(instances)), c.limit)
-            for c in CLAIMS.values()]
+    return registered
 
 
 # --------------------------------------------------------------------------- section 3.1

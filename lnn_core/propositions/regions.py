@@ -195,8 +195,8 @@ def damped_steps_descend(toy: Toy) -> Tensor:
 def linear_sweeps_stop_at_the_border(toy: Toy) -> Tensor:
     """At 0.9 of the border to the minimum (of the oracle), halfway from it to β = 1 away."""
     toy = toy.with_(gamma=(1.0,) * toy.net.depth)
-    border = bounds.stability_threshold(toy.net).item()
-    below, above = toy.with_(fraction=0.9 * border * toy.kappa), 0.5 * (border + 1)
+    threshold = bounds.stability_threshold(toy.net).item()
+    below, above = toy.with_(fraction=0.9 * threshold * toy.kappa), 0.5 * (threshold + 1)
     _, best = minimum(below, below.potential, -below.beta * toy.loss)
     left, apart = _after_sweeps(below, below.beta, best, 400), _after_sweeps(below, above, best, 60)
     return torch.stack([1e-6 - left, apart - 1e6])

@@ -1,4 +1,4 @@
-"""What a statement is, the registry of all of them, and the optima they are made of."""
+"""What a statement about networks is, and the optima that statements are made of."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import oracle
-from ..checks import at_least
 from ..losses import Loss
 from ..network import Activations
 from ..objectives import LiftedObjective
 from ..potentials import Energy, Potential
+from .registry import ZACH, Claim, register
 from .toys import Toy, draw
 
 #: A slack below −TOLERANCE is a violation: what float64 optima may be off by, with room.
@@ -21,52 +21,26 @@ TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
-class Statement:
-    """A claim, where it is made, its slack, and the instances (of ``draw``) it is made for."""
+class Statement(Claim):
+    """A claim of Zach (2025): its slack, and the instances (of ``draw``) it is made for."""
 
-    name: str
-    source: str
-    claim: str
+    paper = ZACH
+    tolerance = TOLERANCE
     slack: Callable[[Toy], Tensor]
     instances: dict
 
     def worst(self, seed: int) -> float:
-        """The smallest slack on the toy of a seed, on the CPU: it must be the same anywhere."""
+        """The smallest entry of the slack on the toy of a seed."""
         with torch.device("cpu"):
             return float(self.slack(draw(seed, **self.instances)).detach().min())
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: how many instances, the worst slack, how many violations."""
-
-    source: str
-    claim: str
-    instances: int
-    worst: float
-    violations: int
-
-
-STATEMENTS: dict[str, Statement] = {}
-
-
 def statement(source: str, claim: str, **instances):
     """Register a slack under its function's name."""
-    def register(slack: Callable[[Toy], Tensor]) -> Callable[[Toy], Tensor]:
-        STATEMENTS[slack.__name__] = Statement(slack.__name__, source, claim, slack, instances)
+    def registered(slack: Callable[[Toy], Tensor]) -> Callable[[Toy], Tensor]:
+        register(Statement(slack.__name__, source, claim, slack, instances))
         return slack
-    return register
-
-
-def table(instances: int = 50, seed: int = 0) -> list[Row]:
-    """Every statement on ``instances`` random toys, drawn with seed, seed + 1, …"""
-    at_least("instances", instances, 1)
-    rows = []
-    for statement in STATEMENTS.values():
-        worst = [statement.worst(seed + i) for i in range(instances)]
-        rows.append(Row(statement.source, statement.claim, instances, min(worst),
-                        sum(slack < -TOLERANCE for slack in worst)))
-    return rows
+    return registered
 
 
 def exact(toy: Toy, objective: LiftedObjective) -> Tensor:

@@ -62,7 +62,8 @@ class Landscape(Explorable):
 
     def describe(self) -> str:
         unit, energy = self.unit, "U − βℓ" if self.shown == "arovr" else "U + βℓ"
-        arovr = "infinite" if self.beta > unit.border else "not computed, this close to the border"
+        arovr = ("infinite" if self.beta > unit.stability_threshold
+                 else "not computed, this close to the border")
         if unit.is_stable(-self.beta):
             arovr = f"{unit.arovr(self.beta):.3f}"
         return (f"Contours of {energy} over the hidden activation z₁ and the output z₂, for "

@@ -1,8 +1,8 @@
 """A trained network and some images in few bytes: what the page of a network loads.
 
-Weights are bytes, and each row of a matrix has a scale of its own: W_ij = scale_i·n_ij with
-integers |n_ij| ≤ 127. The network shown is this rounded one, in the page and in Python, so that
-the two agree to the last digits. What rounding changes is for whoever packs a network to measure.
+Weights are bytes, and each row of a matrix has a scale of its own (:mod:`lnn_core.quantisation`). The
+network shown is this rounded one, in the page and in Python, so that the two agree to the last
+digits. What rounding changes is for whoever packs a network to measure.
 
 The bytes, once inflated (zlib): a header, one line of JSON with what :class:`Packed` holds
 beside weights and images; the n_ij of W_1, W_2, …, row by row; the images.
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import quantisation
 from ..bounds import kappa
 from ..network import LiftedNetwork
 
@@ -57,11 +58,14 @@ def pack(net: LiftedNetwork, images: Tensor, names: list[str], labels: list[int]
     if images.shape != (len(names), net.sizes[0]) or len(labels) != len(names):
         raise ValueError(f"{len(names)} names and {len(labels)} labels do not fit images of "
                          f"shape {tuple(images.shape)} for {net.sizes[0]} inputs")
-    rows, scales = zip(*(_rounded(weight.detach().double()) for weight in net.weights))
+    weights = [weight.detach().double() for weight in net.weights]
+    scales = [_short(quantisation.scales(weight)) for weight in weights]
+    rows = [quantisation.quantise(weight, weight.new_tensor(scale))
+            for weight, scale in zip(weights, scales)]
     header = {"sizes": net.sizes, "scales": scales, "names": names, "labels": labels,
               "biases": [_short(bias.detach().double()) for bias in net.biases]}
     header["kappa"] = kappa(_network(header, rows))
-    body = [row.astype(np.int8).tobytes() for row in rows]
+    body = [row.numpy().tobytes() for row in rows]
     body.append((255 * images).round().numpy().astype(np.uint8).tobytes())
     line = json.dumps(header, separators=(",", ":")) + "\n"
     return zlib.compress(line.encode("ascii") + b"".join(body), 9)
@@ -73,7 +77,7 @@ def unpack(data: bytes) -> Packed:
     header, rows, at = json.loads(line), [], 0
     for columns, count in zip(header["sizes"], header["sizes"][1:]):
         weights = np.frombuffer(body, np.int8, columns * count, at)
-        rows.append(weights.reshape(count, columns).astype(np.float64))
+        rows.append(torch.from_numpy(weights.reshape(count, columns).copy()))
         at += columns * count
     images = np.frombuffer(body, np.uint8, offset=at).reshape(-1, header["sizes"][0])
     return Packed(_network(header, rows), torch.from_numpy(images / 255),
@@ -90,23 +94,16 @@ def from_script(text: str) -> bytes:
     return base64.b64decode(text.removeprefix(_BEFORE).removesuffix(_AFTER), validate=True)
 
 
-def _rounded(weight: Tensor) -> tuple[np.ndarray, list[float]]:
-    """Integers n and scales with weight ≈ scale_i·n_ij; a row of zeros gets the scale 1."""
-    scales = np.array(_short(weight.abs().amax(1) / 127))
-    scales[scales == 0] = 1.0
-    return (weight.numpy() / scales[:, None]).round().clip(-127, 127), scales.tolist()
-
-
 def _short(values: Tensor) -> list[float]:
     """Seven digits: more than float32 training can mean, and fewer bytes than all seventeen."""
     return [float(f"{value:.7g}") for value in values.tolist()]
 
 
-def _network(header: dict, rows: list[np.ndarray]) -> LiftedNetwork:
+def _network(header: dict, rows: list[Tensor]) -> LiftedNetwork:
     net = LiftedNetwork(header["sizes"], dtype=torch.float64, generator=torch.Generator())
     with torch.no_grad():
         for weight, row, scales in zip(net.weights, rows, header["scales"]):
-            weight.copy_(torch.from_numpy(row * np.array(scales)[:, None]))
+            weight.copy_(quantisation.dequantise(row, weight.new_tensor(scales)))
         for bias, values in zip(net.biases, header["biases"]):
             bias.copy_(torch.tensor(values, dtype=torch.float64))
     return net.requires_grad_(False)

@@ -10,7 +10,7 @@ const largest = z => z.indexOf(Math.max(...z));
 /* By how much a class leads, or falls behind, the best of the others. */
 const margin = (z, digit) => z[digit] - Math.max(...z.filter((_, other) => other !== digit));
 
-/* What does not depend on the adversary, computed once an image. The target is the label; for a
+/* What does not depend on the adversary, computed once per image. The target is the label; for a
    reader's own digit, which has none, it is what the forward pass reads. */
 const cases = new WeakMap();
 function caseOf(x, known = null) {

@@ -35,7 +35,7 @@ from ..objectives import AROVR, ROVR, BackPropagation, Objective
 from ..potentials import Energy, Reweighted
 
 #: Two units cost nothing: go on until the relative gap is at rounding.
-EXACT = Shooting(tolerance=1e-14, max_passes=3000, every=True)
+TIGHT = Shooting(tolerance=1e-14, max_passes=3000, every=True)
 #: The part of the border up to which that many passes of eq. (17) are enough.
 REACHABLE = 0.99
 #: The sliders of ``draw_landscape``: smallest value, largest value, step.
@@ -95,7 +95,7 @@ class TwoUnit:
         return Reweighted((self.gamma, 1.0))
 
     @property
-    def border(self) -> float:
+    def stability_threshold(self) -> float:
         """β*, the border of stability: U − βℓ has a minimum for β < β* = 1/(1 + w_1²/γ).
 
         Here Zach (2025), eq. (19), is exact: where the hidden unit is on, the energy is a
@@ -105,7 +105,7 @@ class TwoUnit:
 
     def is_stable(self, weight: float) -> bool:
         """Whether U + weight·ℓ has a minimum, and one that sweeps of eq. (17) reach."""
-        return weight > -REACHABLE * self.border
+        return weight > -REACHABLE * self.stability_threshold
 
     def energy(self, weight: float) -> Energy:
         """E = U + weight·ℓ."""
@@ -126,7 +126,7 @@ class TwoUnit:
     def optimum(self, weight: float) -> Point:
         """argmin_z U(z; x) + weight·ℓ(z_2), by ``lnn_core.infer`` run to the end."""
         self._check(weight)
-        z, _ = infer(self.net, self._tensor(self.x), self.energy(weight), solver=EXACT)
+        z, _ = infer(self.net, self._tensor(self.x), self.energy(weight), solver=TIGHT)
         return Point(z[1].item(), z[2].item())
 
     def loss(self) -> float:
@@ -135,12 +135,12 @@ class TwoUnit:
 
     def rovr(self, beta: float) -> float:
         """min_z ℓ(z) + U(z; x)/β ≤ ℓ(z*)."""
-        return self._value(ROVR(beta, potential=self.potential, solver=EXACT))
+        return self._value(ROVR(beta, potential=self.potential, solver=TIGHT))
 
     def arovr(self, beta: float) -> float:
         """max_z ℓ(z) − U(z; x)/β ≥ ℓ(z*)."""
         self._check(-positive("beta", beta))
-        return self._value(AROVR(beta, potential=self.potential, solver=EXACT))
+        return self._value(AROVR(beta, potential=self.potential, solver=TIGHT))
 
     def bounds(self, beta: float) -> tuple[float, float]:
         """ℓ(z*)/(1 + βκ) ≤ ROVR and AROVR ≤ ℓ(z*)/(1 − βκ), where κ = 1 + w_1²/γ.
@@ -170,7 +170,8 @@ class TwoUnit:
         if not self.is_stable(weight):
             kappa = "(1 + w1^2)" if self.gamma == 1 else "(1 + w1^2/gamma)"
             raise ValueError(f"beta={-weight:g} must be below {REACHABLE:g}/{kappa}="
-                             f"{REACHABLE * self.border:g}: at 1/{kappa}={self.border:g} "
+                             f"{REACHABLE * self.stability_threshold:g}: at 1/{kappa}="
+                             f"{self.stability_threshold:g} "
                              "U - beta*loss loses its minimum")
 
     def _value(self, objective: Objective) -> float:
@@ -206,7 +207,7 @@ def draw_landscape(beta: float = 0.25, x: float = 1.0, y: float = 2.0, w1: float
                     label=f"{style.METHODS[method].label} = {value(beta):.3f}{seen}")
         else:
             _announce(ax, f"β = {beta:.2f}: no minimum to draw.\nPast the border of stability,\n"
-                          f"1/(1 + w₁²) = {unit.border:.2f}, AROVR = ∞", colour)
+                          f"1/(1 + w₁²) = {unit.stability_threshold:.2f}, AROVR = ∞", colour)
         ax.plot(*unit.forward(), "s", color=style.METHODS["backprop"].colour, ms=7,
                 mec="white", label=rf"$\ell(z^*)$ = {unit.loss():.3f}")
         ax.set(title=title, xlabel="$z_1$ (hidden)")
@@ -218,7 +219,7 @@ def draw_landscape(beta: float = 0.25, x: float = 1.0, y: float = 2.0, w1: float
 def draw_sandwich(x: float = 1.0, y: float = 2.0, w1: float = 1.0) -> Figure:
     """ROVR_β ≤ ℓ(z*) ≤ AROVR_β against β, up to the border, with the two-sided bounds."""
     unit = TwoUnit(x=x, y=y, w1=w1)
-    betas = np.linspace(0.01, REACHABLE, 50)[:-1] * unit.border
+    betas = np.linspace(0.01, REACHABLE, 50)[:-1] * unit.stability_threshold
     fig, ax = _figure()
     lower, upper = np.transpose([unit.bounds(beta) for beta in betas])
     bound = style.METHODS["bound"].plot | {"zorder": 3}  # on top: it may coincide
@@ -227,11 +228,11 @@ def draw_sandwich(x: float = 1.0, y: float = 2.0, w1: float = 1.0) -> Figure:
     ax.plot(betas, [unit.arovr(beta) for beta in betas], **style.METHODS["arovr"].plot)
     ax.axhline(unit.loss(), **style.METHODS["backprop"].plot | {"label": r"$\ell(z^*)$"})
     ax.plot(betas, [unit.rovr(beta) for beta in betas], **style.METHODS["rovr"].plot)
-    ax.axvline(unit.border, color="0.6", lw=1)
+    ax.axvline(unit.stability_threshold, color="0.6", lw=1)
     top = max(7 * unit.loss(), 1e-3)
-    ax.annotate("border of stability", (unit.border, 1.3 * unit.loss()), (-4, 0), rotation=90,
+    ax.annotate("border of stability", (unit.stability_threshold, 1.3 * unit.loss()), (-4, 0), rotation=90,
                 textcoords="offset points", ha="right", va="bottom", color="0.35", fontsize=9)
-    ax.set(xlabel=r"$\beta$", xlim=(0, 1.02 * unit.border), ylim=(0, top))
+    ax.set(xlabel=r"$\beta$", xlim=(0, 1.02 * unit.stability_threshold), ylim=(0, top))
     ax.legend(loc="upper left")
     return fig
 

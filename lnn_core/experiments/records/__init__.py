@@ -2,15 +2,15 @@
 
 A :class:`~lnn_core.experiments.records.recorded.Recorded` is all that decides a computation.
 Its record is one file named by the hash of the configuration and written atomically: killing a
-:func:`~lnn_core.experiments.records.sweeping.run_all` at any moment loses at most the runs in
+:func:`~lnn_core.experiments.records.parallel.run_all` at any moment loses at most the runs in
 flight. A digest in it tells whether what was found has been changed since. Tables and figures
 are functions of records.
 
 ``python -m lnn_core.experiments.records repeat RECORD.json`` computes one again and compares.
 """
 
-from .files import load, save
-from .recorded import Recorded
-from .sweeping import run_all
+from .files import save
+from .parallel import run_all
+from .recorded import Recorded, load
 
 __all__ = ["Recorded", "load", "save", "run_all"]

@@ -9,10 +9,6 @@ import os
 import secrets
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .recorded import Recorded
 
 #: What a record holds beside what was asked and what was found: when, with what and where from.
 PROVENANCE = ("seconds", "versions", "machine", "data")
@@ -86,28 +82,6 @@ def read(path: Path) -> dict:
         raise ValueError(f"{path} holds no record: it is nested too deeply") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} holds no record: {error}") from error
-    return record
-
-
-def load(run: Recorded, folder: Path) -> dict | None:
-    """The record of a run, or None where there is none.
-
-    Raises:
-        ValueError: a file that is not a record of this run; the message names it. It is left for a
-            person to examine rather than being overwritten.
-    """
-    path = Path(folder) / f"{run.key}.json"
-    if not path.exists():
-        return None
-    try:
-        record = read(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; delete it to run it again") from error
-    if record["config"] != run.config:
-        raise ValueError(f"{path} holds the record of another configuration: {record['config']}")
-    if record["kind"] != run.kind:
-        raise ValueError(f"{path} holds the record of another kind: {record['kind']}, "
-                         f"not {run.kind}")
     return record
 
 

@@ -1,4 +1,4 @@
-"""What a record is about, and how it comes into being."""
+"""What a record is about, how it comes into being, and how it is found again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ... import __version__
-from .files import seal
+from .files import read, seal
 from .settings import normalise
 
 #: The classes that records can be about, by their kind; subclasses of Recorded add themselves.
@@ -65,12 +65,12 @@ class Recorded(ABC):
 
     @property
     def cost(self) -> float:
-        """About how long it takes beside others of its sweep; for the remaining time only."""
+        """About how long it takes beside others; for the remaining time only."""
         return 1.0
 
     def prepare(self) -> None:
         """Load what the computation needs, such as data, and keep it in memory. Called once
-        before a sweep's processes start, so that they need not all download it, and in each
+        before processes start, so that they need not all download it, and in each
         process before its clock starts."""
 
     @abstractmethod
@@ -98,6 +98,28 @@ class Recorded(ABC):
                         "instructions": torch.backends.cpu.get_cpu_capability(),
                         "system": platform.system(), "threads": torch.get_num_threads()},
         })
+
+
+def load(run: Recorded, folder: Path) -> dict | None:
+    """The record of a run, or None where there is none.
+
+    Raises:
+        ValueError: a file that is not a record of this run; the message names it. It is left for a
+            person to examine rather than being overwritten.
+    """
+    path = Path(folder) / f"{run.key}.json"
+    if not path.exists():
+        return None
+    try:
+        record = read(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it to run it again") from error
+    if record["config"] != run.config:
+        raise ValueError(f"{path} holds the record of another configuration: {record['config']}")
+    if record["kind"] != run.kind:
+        raise ValueError(f"{path} holds the record of another kind: {record['kind']}, "
+                         f"not {run.kind}")
+    return record
 
 
 def processor() -> str:

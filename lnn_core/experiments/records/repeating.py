@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ... import quantisation
 from . import files
 from .files import PROVENANCE, save
 from .recorded import Recorded, rebuild
@@ -39,7 +39,7 @@ def repeat(run: Recorded, recorded: dict, into: Path | None = None, factor: floa
         factor: multiplies the tolerances of :mod:`lnn_core.experiments.records.tolerances`.
     """
     _say(f"{run}\nIt took {recorded['seconds']:.0f} s when it was recorded.")
-    torch.set_num_threads(1)  # as in a sweep: more threads sum in another order
+    torch.set_num_threads(1)  # as in run_all: more threads sum in another order
     repeated = run.record()
     _say("\n".join(side_by_side(recorded, repeated)))
     wrong = list(disagreements(recorded, repeated, factor))
@@ -134,8 +134,9 @@ def _distance(old: Leaf, new: Leaf) -> str:
 def _leaves(name: str, value: object) -> Iterator[tuple[str, Leaf]]:
     """(dotted name, leaf) of a value as JSON has it; arrays of numbers are flattened to curves, in
     which None is NaN."""
-    if isinstance(value, dict) and value.keys() == {"columns", "scale", "values"}:
-        yield name, _unpacked(**value)
+    if isinstance(value, dict) and value.keys() == quantisation.STORED:
+        # An eigenvector's sign is for the library to choose: only sizes count.
+        yield name, quantisation.from_json(value).double().abs().numpy().ravel()
     elif isinstance(value, dict):
         for key, part in value.items():
             yield from _leaves(f"{name}.{key}", part)
@@ -149,13 +150,6 @@ def _leaves(name: str, value: object) -> Iterator[tuple[str, Leaf]]:
         yield name, float(value)
     elif value is not None:
         yield name, value
-
-
-def _unpacked(columns: int, scale: list[float], values: str) -> np.ndarray:
-    """The sizes of the numbers of a matrix that ``experiments.lrrn.packed`` made: an eigenvector's
-    sign is for the library to choose."""
-    rows = np.frombuffer(base64.b64decode(values), np.int8).reshape(-1, columns)
-    return np.abs(rows * np.array(scale)[:, None]).ravel()
 
 
 def _short(value: Leaf | None) -> str:

@@ -1,4 +1,4 @@
-"""The experiments of Høier and Zach (2020) as recorded runs, and the lists of them.
+"""The experiments of Høier and Zach (2020) as recorded runs; :mod:`.lrrn_studies` lists them.
 
 The paper names sizes, data sets and results, trains by stochastic gradient descent and infers
 by coordinate descent; here it is Adam and :class:`~lnn_core.lrrn.SpectralDescent`. The paper
@@ -9,32 +9,30 @@ ours, and a page that shows a number says so.
 
 from __future__ import annotations
 
-import base64
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from .. import data
+from .. import quantisation
 from ..checks import at_least, one_of, positive
 from ..convex import Identity, ReLU
-from ..data import Dataset, Split, cifar
+from ..data import Dataset, Split
 from ..kinds import expect
 from ..losses import home
 from ..lrrn.bounds import certified_radius, jacobian, lipschitz
 from ..lrrn.boxqp import SpectralDescent
 from ..lrrn.model import LRRN
 from ..lrrn.objectives import Contrastive, EnergyLoss, Unsupervised, parameter_groups
+from .datasets import CIFAR, dataset_of
 from .records import Recorded
 from .training import BLOCK, accuracy, seeded_generator, train_epoch
 
 #: Data sets of 28×28 images, in the order of the paper's Table 1.
 DATASETS = ("mnist", "kmnist", "fashion-mnist")
-_CIFAR = {"cifar-10-grey": False, "cifar-10-colour": True}
 ACTIVATIONS = {"identity": Identity, "relu": ReLU}
 #: Where certified accuracy is recorded.
 RADII = tuple(i / 10 for i in range(21))
@@ -43,11 +41,6 @@ LOOKED_AT = 500
 #: For radii in float32; what is left of the way after 100 passes is taken off the radius.
 _CLOSE = SpectralDescent(1e-5, max_passes=100)
 _EXACT = SpectralDescent(1e-8)  # in float64
-
-
-@lru_cache(maxsize=4)
-def _dataset(name: str) -> Dataset:
-    return cifar.load(colour=_CIFAR[name]) if name in _CIFAR else data.load(name, partial=True)
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class Training(Recorded):
     def __post_init__(self) -> None:
         super().__post_init__()
         # digits: for trying things out
-        one_of("dataset", self.dataset, (*DATASETS, *_CIFAR, "digits"))
+        one_of("dataset", self.dataset, (*DATASETS, *CIFAR, "digits"))
         for name, least in (("seed", 0), ("batch", 1), ("epochs", 1)):
             at_least(name, getattr(self, name), least)
         if self.samples is not None:
@@ -79,14 +72,14 @@ class Training(Recorded):
 
     def prepare(self) -> None:
         """Load the data."""
-        _dataset(self.dataset)
+        dataset_of(self.dataset, partial=True)
 
     def _train_split(self) -> Split:
-        dataset = _dataset(self.dataset)
+        dataset = dataset_of(self.dataset, partial=True)
         return dataset.train if self.samples is None else dataset.subset(self.samples, self.seed)
 
     def _source(self) -> dict:
-        dataset = _dataset(self.dataset)
+        dataset = dataset_of(self.dataset, partial=True)
         return {"source": dataset.source, "notice": dataset.notice}
 
 
@@ -151,7 +144,7 @@ class Classification(Training):
 
     def execute(self) -> dict:
         """Pretrain, train, and look closely at the epoch that validation chooses."""
-        dataset, train = _dataset(self.dataset), self._train_split()
+        dataset, train = dataset_of(self.dataset, partial=True), self._train_split()
         net, kept = self.network(dataset.dim), {"validation": -1.0}
         before = self.pretraining and _train(
             net, Unsupervised(), train, [{"params": net.parameters()}], self, self.pretraining,
@@ -253,25 +246,25 @@ class Reconstruction(Training):
     def prepare(self) -> None:
         """Load the data, those for comparison too."""
         for name in self._compared():
-            _dataset(name)
+            dataset_of(name, partial=True)
 
     def _compared(self) -> tuple[str, ...]:
         return DATASETS if self.dataset in DATASETS else (self.dataset,)
 
     def execute(self) -> dict:
         """Train, then measure energies of images seen, unseen and of other kinds."""
-        dataset, train = _dataset(self.dataset), self._train_split()
+        dataset, train = dataset_of(self.dataset, partial=True), self._train_split()
         net = self.network(dataset.dim)
         groups, held_out = [{"params": net.parameters()}], dataset.validation.x
         history = _train(net, Unsupervised(), train, groups, self, self.epochs,
                          lambda: {"validation": float(energies(net, held_out).mean())})
-        images = {name: _dataset(name).test.x for name in self._compared()}
+        images = {name: dataset_of(name, partial=True).test.x for name in self._compared()}
         images["mirrored"] = mirrored(dataset.test.x)
         images["gaussian"] = gaussian(train.x, len(dataset.test.x), seeded_generator(self.seed, "gaussian"))
         found = {name: energies(net, x) for name, x in images.items()}
         return {"result": {name: {"mean": float(e.mean()), "sd": float(e.std())}
                            for name, e in found.items()},
-                "history": history, "filters": packed(net.weights[0]), "data": self._source()}
+                "history": history, "filters": quantisation.to_json(net.weights[0]), "data": self._source()}
 
 
 @torch.no_grad()
@@ -292,65 +285,6 @@ def gaussian(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
     return x.mean(0) + x.std(0) * noise.to(x)
 
 
-def packed(W: Tensor) -> dict:
-    """A matrix with one byte per number: rows are ``scale`` times whole numbers in −127…127."""
-    W = W.detach()
-    scale = W.abs().amax(1).clamp_min(torch.finfo(W.dtype).tiny) / 127
-    values = (W / scale[:, None]).round().to(torch.int8)
-    return {"columns": W.shape[1], "scale": scale.tolist(),
-            "values": base64.b64encode(values.numpy().tobytes()).decode("ascii")}
-
-
 def filters(record: dict) -> Tensor:
     """W_0 of a :class:`Reconstruction`'s record, (d_1, d_0), within 1/254 of each row's largest."""
-    stored = record["filters"]
-    values = torch.frombuffer(bytearray(base64.b64decode(stored["values"])), dtype=torch.int8)
-    scale = torch.tensor(stored["scale"], device=values.device)
-    return values.view(-1, stored["columns"]) * scale[:, None]
-
-
-# --- the runs behind the pages ---------------------------------------------------------------------
-
-#: Only an eighth of KMNIST is public where these runs were made: its epochs are shorter by that factor.
-EPOCHS = {"mnist": 15, "kmnist": 120, "fashion-mnist": 15}
-SEEDS = range(3)
-#: Around the default, for the balance of accuracy and Lipschitz constant.
-DECAYS = (1e-3, 2e-3, 1e-2, 2e-2)
-
-
-def figure1(seeds: Iterable[int] = SEEDS) -> list[Reconstruction]:
-    """Filters on MNIST: without constraint, with activations ≥ 0, and these without biases,
-    which can shift all activations to where ≥ 0 constrains nothing."""
-    return [run for seed in seeds
-            for run in (*(Reconstruction(seed=seed, activation=name) for name in ACTIVATIONS),
-                        Reconstruction(seed=seed, bias=False))]
-
-
-def table1(seeds: Iterable[int] = SEEDS) -> list[Reconstruction]:
-    """Energies, one row per data set."""
-    return [Reconstruction(name, seed, epochs=EPOCHS[name]) for seed in seeds for name in DATASETS]
-
-
-def figure2(seeds: Iterable[int] = SEEDS, **settings) -> list[Classification]:
-    """Loss, accuracies, Lipschitz constants and radii of 784-64-64-10."""
-    return [Classification(name, seed, **{"epochs": EPOCHS[name]} | settings)
-            for seed in seeds for name in DATASETS]
-
-
-def pretrained(seeds: Iterable[int] = SEEDS) -> list[Classification]:
-    """Figure 2's runs after a third as many epochs of unsupervised training, on the complete
-    data sets; not attacked."""
-    return [Classification(name, seed, epochs=EPOCHS[name], pretraining=EPOCHS[name] // 3,
-                           attacked=None)
-            for seed in seeds for name in DATASETS if name != "kmnist"]
-
-
-def decays(dataset: str = "mnist", seeds: Iterable[int] = (0,)) -> list[Classification]:
-    """Figure 2's runs with other decays; not attacked."""
-    return [Classification(dataset, seed, epochs=EPOCHS[dataset], decay=decay, attacked=None)
-            for seed in seeds for decay in DECAYS]
-
-
-def figure3() -> list[Classification]:
-    """CIFAR-10, grey and in colour, {1024, 3072}-256-256-10, the paper's 100 epochs."""
-    return [Classification(name, hidden=(256, 256), epochs=100) for name in _CIFAR]
+    return quantisation.from_json(record["filters"])

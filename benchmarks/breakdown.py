@@ -10,8 +10,8 @@ from lnn_core.inference import PaperSweeps, Shooting
 
 from .epochs import ALL
 from .handwritten import HandWritten
-from .subjects import BATCH, Learner, Settings, contender, part, trained, training_samples
-from .timing import race, threads, with_interval
+from .learners import BATCH, Learner, Settings, make_learner, part, trained, training_samples
+from .timing import interleave, threads, with_interval
 from .tracing import Operations, multiply_adds, peak_bytes
 
 
@@ -23,19 +23,19 @@ def one_step(settings: Settings, learner: Learner | HandWritten,
 
 
 def operations(settings: Settings) -> list[dict]:
-    """Multiply-adds a sample of a training step, against the passes that inference makes."""
+    """Multiply-adds per sample of a training step, against the passes that inference makes."""
     start, rows = trained(settings, "arovr"), []
 
     def count(learner):
         return multiply_adds(one_step(settings, learner, BATCH)) / BATCH
 
-    plain = count(contender("autograd", start))
+    plain = count(make_learner("autograd", start))
     solvers = {passes: Shooting(tolerance=0.0, max_passes=passes) for passes in (1, 2, 3)}
     cases = [("autograd", 0, None), ("handwritten", 0, None), ("paper", 20, PaperSweeps(20))]
     cases += [(method, passes, solver) for method in ("arovr", "arovr_ab", "arovr_abg")
               for passes, solver in solvers.items()]
     for method, passes, solver in cases:
-        learner = contender(method, start)
+        learner = make_learner(method, start)
         if solver is not None:
             learner.objective.solver = solver
         done = count(learner)
@@ -52,7 +52,7 @@ def memory(settings: Settings) -> list[dict]:
     """
     start = trained(settings, "arovr")
     return [{"method": method, "batch": batch,
-             "peak bytes": peak_bytes(one_step(settings, contender(method, start), batch))}
+             "peak bytes": peak_bytes(one_step(settings, make_learner(method, start), batch))}
             for method in ALL for batch in settings.weighed]
 
 
@@ -65,14 +65,14 @@ def breakdown(settings: Settings) -> list[dict]:
     start, rows, repeat = trained(settings, "arovr"), [], settings.repeat
     with threads(1):
         for method in ALL:
-            learner = contender(method, start)
+            learner = make_learner(method, start)
             step = one_step(settings, learner, BATCH)
             step()  # Adam's state and gradients are there from the second step on
             with Operations() as made:
                 step()
             calls = {"step": step} | {part: partial(made.again, part) for part in made.calls}
-            times = race({name: _repeated(call, repeat) for name, call in calls.items()},
-                         settings.rounds)
+            times = interleave({name: _repeated(call, repeat) for name, call in calls.items()},
+                               settings.rounds)
             each = {name: [1e6 * time.wall / repeat for time in values]
                     for name, values in times.items()}
             each["rest"] = [whole - sum(parts) for whole, *parts in zip(*each.values())]

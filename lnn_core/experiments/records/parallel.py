@@ -19,15 +19,15 @@ with extra("experiments"):
     from joblib.externals.loky import get_reusable_executor
     from tqdm import tqdm
 
-from .files import claim, load, save
-from .recorded import Recorded
+from .files import claim, save
+from .recorded import Recorded, load
 
 #: Seconds after which an unfinished file is a killed process's: writing takes milliseconds.
 ABANDONED = 3600
 
 
 def run_all(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
-          scheduler: str | None = None) -> list[dict]:
+            scheduler: str | None = None) -> list[dict]:
     """The records of all runs, in order; those that are missing are computed.
 
     Every record is written by this process as soon as it arrives, wherever it was computed:
@@ -40,8 +40,8 @@ def run_all(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
         scheduler: the address of a Dask cluster's scheduler, such as "tcp://10.0.0.1:8786", whose
             workers take the place of local processes, in whatever number there are; the lnn_core
             they have is what is run. The runs of a worker that dies go to another. Needs the
-            package ``distributed``. (Where a local process dies, the sweep ends with joblib's
-            error; the next one does the rest.)
+            package ``distributed``. (Where a local process dies, this ends with joblib's error;
+            another call does the rest.)
 
     Raises:
         ValueError: a file in the folder is not a record of its run; before anything is computed.
@@ -79,8 +79,8 @@ def run_all(runs: Iterable[Recorded], folder: Path | str, jobs: int = -1,
     records = [load(run, folder) for run in runs]
     lost = [str(run) for run, record in zip(runs, records) if record is None]
     if lost:
-        raise RuntimeError(f"{folder} has lost {len(lost)} of {len(runs)} records during the "
-                           "sweep:\n" + "\n".join(lost))
+        raise RuntimeError(f"{folder} has lost {len(lost)} of {len(runs)} records in the "
+                           "meantime:\n" + "\n".join(lost))
     return records
 
 
@@ -112,7 +112,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this worker process as soon as the sweeping process does, however that ended: nobody
+    """End this worker process as soon as the process that started it does, however that ended: nobody
     is left to take its results. Where the system does not tell of a parent's end (Windows), an
     idle worker ends after joblib's five minutes.
 
