@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import bounds
 from .constrained import Certificate, ConstrainedAROVR
-from .convex import Box, ConvexFunction, Identity, LeakyReLU, ReLU, Sigmoid, Softplus, Tanh
+from .convex import Box, ConvexFunction, Identity, LeakyReLU, ReLU
 from .generalized import ElementWise, GeneralizedAROVR, PotentialDistance
 from .inference import InferenceDiverged, PaperSweeps, Report, Shooting, infer
 from .lift import lift
 from .losses import CrossEntropy, Euclidean, Linear, Loss, Targeted, untargeted
 from .network import LiftedNetwork
-from .objectives import AROVR, ROVR, BackPropagation, Objective, StabilityWarning, TargetedAROVR, TargetedROVR
+from .objectives import AROVR, ROVR, BackPropagation, Objective, StabilityWarning
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
+from .smooth import Sigmoid, Softplus, Tanh
+from .targeted import TargetedAROVR, TargetedROVR
 from .tilts import DropoutTilt, GaussianTilt
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import nn
 
+from .architecture import checked_edges, function_of
 from .connections import Shape, connection
 from .convex import Box, ConvexFunction, Identity
 from .kinds import expect, integers
-from .network import LiftedNetwork, checked_edges, function_of
+from .network import LiftedNetwork
 
 _POOL = "its maximum is not affine: use nn.AvgPool2d, or a convolution with a stride"
 _NORM = "it divides by a statistic of its input: use nn.BatchNorm2d, frozen by .eval()"

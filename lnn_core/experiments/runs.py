@@ -18,8 +18,9 @@ from ..lift import lift
 from ..lipschitz import Bracket, bracket
 from ..losses import CrossEntropy, Euclidean, Targeted
 from ..network import LiftedNetwork, draw_weight
-from ..objectives import AROVR, ROVR, BackPropagation, Objective, TargetedAROVR
+from ..objectives import AROVR, ROVR, BackPropagation, Objective
 from ..potentials import Reweighted
+from ..targeted import TargetedAROVR
 from ..tilts import GaussianTilt
 from .datasets import dataset_of
 from .records import Recorded

@@ -45,7 +45,7 @@ from ..checks import at_least
 from ..kinds import MOST, number
 from ..network import LiftedNetwork
 from ..potentials import Energy, Potential
-from .iterate import InferenceDiverged, Iterate, Report, scale
+from .iterate import InferenceDiverged, Iterate, Report, is_unbounded_below, mean_gap, scale
 
 vecdot = torch.linalg.vecdot
 
@@ -348,32 +348,3 @@ def secant_omega(dlam: Tensor, dphi: Tensor) -> Tensor:
     """1/(1 − s) with the slope s of φ(a_L) along the last change of λ, shape (batch, 1)."""
     slope = vecdot(dlam, dphi) / (vecdot(dlam, dlam) + 1e-30)
     return (1 / (1 - slope).clamp_min(1 / MAX_OMEGA))[:, None]
-
-
-def mean_gap(net: LiftedNetwork, k: int) -> float:
-    """½‖W_k‖²/d_k: the mean of half the squared gradient below layer k over unit errors e_k."""
-    return 0.5 * sum(affine.squared_norm() for j, affine in net.connections_into(k) if j) / net.sizes[k]
-
-
-def is_unbounded_below(net: LiftedNetwork, energy: Energy, start: Iterate, end: Iterate) -> Tensor:
-    """Whether E has no minimum, for the samples where inference shows it, shape (batch,).
-
-    All G_k here are asymptotically quadratic: E(z* + td) ≈ ct² for large t. A negative c,
-    found as a second difference far out, proves that E is unbounded below. The direction d
-    is z − z* without what would leave the domain of G_k.
-    """
-    layers = range(1, net.depth + 1)
-    d = [torch.zeros_like(start.z[0])]
-    for k in layers:
-        low, high = energy.potential.domain(net.function(k))
-        d.append((end.z[k] - start.z[k]).clamp(0.0 if low > -torch.inf else -torch.inf,
-                                               0.0 if high < torch.inf else torch.inf))
-    size, length = (sum(v_k.square().sum(-1, keepdim=True) for v_k in v).sqrt()
-                    for v in (start.z, d))
-    far = 1e4 * (1 + size) / length.clamp_min(torch.finfo(size.dtype).tiny)
-    z = [start_k + far * d_k for start_k, d_k in zip(start.z, d)]
-    a = [None] + [net.preactivation(k, z) if k in net.hidden_fed_layers else start.a[k] for k in layers]
-    there = energy(net, z, a)
-    twice = energy(net, *([None if v is None else 2 * v - u for u, v in zip(*lists)]
-                          for lists in ((start.z, z), (start.a, a))))
-    return twice - 2 * there + start.energy < -1e-3 * (twice.abs() + there.abs())

@@ -21,10 +21,11 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from ..architecture import checked_functions, checked_sizes
 from ..checks import check_input, finite, not_negative, positive
 from ..convex import Box, ConvexFunction
 from ..kinds import expect, expect_sequence
-from ..network import Activations, checked_functions, checked_sizes, draw_weight
+from ..network import Activations, draw_weight
 from .boxqp import BoxQP, Solver, SpectralDescent
 from .implicit import minimiser
 

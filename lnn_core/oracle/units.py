@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ..checks import check_finite_weights, check_network
-from ..convex import Box, Tanh
+from ..convex import Box
 from ..kinds import expect
 from ..network import LiftedNetwork
 from ..potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
+from ..smooth import Tanh
 
 #: The most activations, over all layers, that the oracle takes.
 MAX_UNITS = 4

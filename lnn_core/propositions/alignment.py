@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..objectives import TargetedROVR
 from ..potentials import FenchelYoung, Tilted
+from ..targeted import TargetedROVR
 from .adversarial import LINEAR, error_signals
 from .regions import CHAINS
 from .statements import equal, exact, limit, minimum, statement

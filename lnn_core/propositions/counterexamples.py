@@ -16,8 +16,9 @@ from .. import oracle
 from ..convex import ConvexFunction, Identity, ReLU
 from ..losses import Euclidean, Linear, Loss, untargeted
 from ..network import LiftedNetwork
-from ..objectives import AROVR, LossFamily, TargetedAROVR
+from ..objectives import AROVR, LossFamily
 from ..potentials import FenchelYoung, Potential, Reweighted, Tilted
+from ..targeted import TargetedAROVR
 
 ONE, ZERO = (torch.full((1, 1), value, dtype=torch.float64, device="cpu") for value in (1.0, 0.0))
 

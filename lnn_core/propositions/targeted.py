@@ -10,8 +10,9 @@ from torch import Tensor
 from .. import oracle
 from ..convex import Identity
 from ..losses import Linear, Loss, untargeted
-from ..objectives import Attack, LiftedObjective, TargetedAROVR, TargetedROVR
+from ..objectives import LiftedObjective
 from ..potentials import Energy, Potential
+from ..targeted import Attack, TargetedAROVR, TargetedROVR
 from .adversarial import arovr, rovr
 from .statements import equal, exact, flat_gradient, gradient, limit, minimum, statement
 from .toys import SMOOTH, Toy

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..bounds import kappa
-from ..convex import Box, ConvexFunction, Identity, ReLU, Tanh
+from ..convex import Box, ConvexFunction, Identity, ReLU
 from ..losses import Euclidean, Loss
 from ..network import LiftedNetwork
 from ..potentials import FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
+from ..smooth import Tanh
 
 #: A network's shape: its sizes, and its edges (None for a chain).
 Shape = tuple[tuple[int, ...], tuple[tuple[int, int], ...] | None]

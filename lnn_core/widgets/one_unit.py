@@ -7,7 +7,8 @@ import torch
 from matplotlib.figure import Figure
 
 from .. import style
-from ..convex import Box, ConvexFunction, Identity, ReLU, Tanh
+from ..convex import Box, ConvexFunction, Identity, ReLU
+from ..smooth import Tanh
 from .base import INK, Choice, Explorable, Slider
 
 #: The convex function behind each choice of ``OneUnit.activation``.

@@ -11,8 +11,8 @@ from torch import Tensor
 from .. import oracle, style
 from ..losses import Euclidean, Loss
 from ..network import LiftedNetwork
-from ..objectives import TargetedAROVR, TargetedROVR
 from ..potentials import FenchelYoung
+from ..targeted import TargetedAROVR, TargetedROVR
 from .base import INK, Choice, Explorable, Slider
 
 #: The network's input, and its forward pass.
