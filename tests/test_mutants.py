@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from mutants import MUTANTS, apart, mutate
+from mutants import MUTANTS, ROOT, apart, mutate
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,13 @@ def test_unclear_mutants_are_refused(source):
     """If it fails, a mutant that changes nothing counts as a bug that was looked for."""
     with pytest.raises(ValueError, match="mutant 'half': convex.py holds .* [02] times, not once"):
         mutate(source, MUTANTS[0])
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_line_is_there(mutant):
+    """Cheap, and first to fail where a line has changed that a mutant quotes. If it fails, that bug is no
+    longer looked for."""
+    assert (ROOT / "lnn_core" / mutant.file).read_text(encoding="utf-8").count(mutant.original) == 1
 
 
 def test_names_are_unique():
