@@ -49,7 +49,7 @@ DEFAULTS = {
         "solver": "shooting", "hidden": (256, 256), "init": "uniform", "batch": 50, "epochs": 60,
         "pretraining": 0, "learning_rate": 2e-4},
     "experiments.studies.ablation": {"datasets": EITHER},
-    "experiments.studies.convolutions": {"betas": (0.25, 1.0)},
+    "experiments.studies.convolutions": {"betas": (0.25,)},
     "experiments.studies.figure1": {"betas": (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2), "solver": "shooting"},
     "experiments.studies.handover": {"dataset": "fashion-mnist", "pretraining": 60},
     "experiments.studies.sensitivity": {"dataset": "mnist"},

@@ -296,6 +296,20 @@ def test_copies_and_files():
     assert all(p.grad is None for p in net.parameters())
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_networks_from_the_meta_device(assign):
+    """How large models are loaded. If it fails, all keys match and the weights are still those of nowhere."""
+    net = lnn.lift(*convolutional())
+    x, y = data(net.input_shape)
+    with torch.device("meta"):
+        module, shape = convolutional()
+        empty = lnn.lift(module, shape)
+    assert all(p.is_meta for p in empty.parameters()) and empty.sizes == net.sizes
+    empty = empty if assign else empty.to_empty(device="cpu")
+    empty.load_state_dict(net.state_dict(), assign=assign)
+    torch.testing.assert_close(lnn.AROVR(0.1)(empty, x, y), lnn.AROVR(0.1)(net, x, y))
+
+
 def test_hooks_run_where_the_network_predicts():
     """If it fails, features cannot be read off a lifted network."""
     net, seen = lnn.lift(*convolutional()), []
