@@ -15,7 +15,7 @@ from .convex import Box, ConvexFunction, Identity
 from .kinds import expect, integers
 from .network import LiftedNetwork
 
-_POOL = "its maximum is not affine: use nn.AvgPool2d, or a convolution with a stride"
+_POOL = "it is not affine: use nn.AvgPool2d, or a convolution with a stride"
 _NORM = "it divides by a statistic of its input: use nn.BatchNorm2d, frozen by .eval()"
 _BUMP = "it is not monotone, so that no convex G has it as its f = ∂G*: use nn.ReLU or nn.Softplus"
 _SHARE = "it mixes units: leave it out and use lnn_core.CrossEntropy on the logits"

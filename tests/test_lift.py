@@ -184,7 +184,7 @@ def test_skips_are_the_modules_given():
 
 
 REFUSALS = {
-    "max pooling": (nn.MaxPool2d(2), "MaxPool2d.*cannot be lifted: its maximum is not affine: use nn.Avg"),
+    "max pooling": (nn.MaxPool2d(2), "MaxPool2d.*cannot be lifted: it is not affine: use nn.Avg"),
     "GELU": (nn.GELU(), "not monotone"), "dropout": (nn.Dropout(), "DropoutTilt"),
     "layer norm": (nn.LayerNorm(4), "BatchNorm2d, frozen"), "softmax": (nn.Softmax(1), "CrossEntropy"),
     "attention": (nn.MultiheadAttention(4, 1), "encoder in front"),
