@@ -66,7 +66,7 @@ def infer(net: LiftedNetwork, x: Tensor, energy: Energy, *,
 
     Args:
         net: the network.
-        x: its input, shape (batch, d_0), or (batch, *input_shape) for other shapes.
+        x: its input, shape (batch, d_0); in general a batch of samples of ``net.input_shape``.
         energy: what to minimise, such as ``FenchelYoung() - 0.25 * Euclidean(y)``.
         solver: default ``Shooting()``; ``PaperSweeps()`` for the paper's 20 passes.
 
