@@ -46,7 +46,8 @@ def kappa(net: LiftedNetwork, gamma: Gamma = None) -> float:
     """κ_γ = Σ_k c_k²/γ_k with c_L = 1 and c_j = Σ_k ‖W_kj‖₂ c_k.
 
     For a chain with γ = 1 this is the bracket of Zach (2025), eq. 19. A layer whose γ
-    differs between units counts with its smallest.
+    differs between units counts with its smallest. ‖A‖₂ of an operator that is not a matrix is found
+    by iteration from one start: all bounds by κ_γ rest on it (:meth:`.Connection.spectral_norm`).
 
     Proof of the module's inequality: ‖z_k − z_k*‖ ≤ ‖e_k‖ + Σ_j ‖W_kj‖‖z_j − z_j*‖, as f_k
     is 1-Lipschitz; unrolled from the output this is ‖z_L − z_L*‖ ≤ Σ_k c_k‖e_k‖, and
@@ -125,7 +126,7 @@ def stability_threshold(net: LiftedNetwork, x: Tensor | None = None, gamma: Gamm
 
     Args:
         net: as for :func:`output_gram`, like the next three.
-        x: shape (batch, d_0).
+        x: shape (batch, d_0), or a batch of samples of ``net.input_shape``.
         gamma: as for :class:`~lnn_core.Reweighted`.
         base: the potential that γ reweights.
         curvature: the loss's, where it is not 1; a number, or a tensor Q that broadcasts to

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.dropout import _DropoutNd
 
 #: Where the hooks come from that put a computed tensor in a parameter's place before a module is
 #: called: pruning's, and those of the older ``weight_norm`` and ``spectral_norm``.
@@ -176,10 +177,11 @@ class Reshape(Connection):
         return []
 
 
-class Traced(Connection):
+class ByAutograd(Connection):
     """Any other module that is affine in its input; torch's autograd gives transpose and gradients.
 
-    ``tensors`` are its parameters and floating-point buffers.
+    The module is called for each of them, and its hooks with it. ``tensors`` are its parameters and
+    floating-point buffers.
     """
 
     def __init__(self, module: nn.Module, source: Shape):
@@ -252,7 +254,8 @@ def connection(module: nn.Module, source: Shape) -> Connection:
     norms of torch's older tools by their hooks.
 
     Raises:
-        ValueError: batch normalisation in training mode, which is not a function of one sample.
+        ValueError: a module that is not the same affine function of one sample at every call, such as
+            batch normalisation or dropout in training mode.
     """
     for hook in module._forward_pre_hooks.values():
         if any(kind.__module__.startswith(REPARAMETRISING) for kind in type(hook).__mro__):
@@ -262,15 +265,30 @@ def connection(module: nn.Module, source: Shape) -> Connection:
     if isinstance(module, _ConvNd) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         if type(module).forward in [kind.forward for kind in CONVOLUTIONS]:  # a parametrized one, too
             return Convolution(module, source)
-    if isinstance(module, RESHAPES):
+    if isinstance(module, RESHAPES) and type(module).forward in [kind.forward for kind in RESHAPES]:
         return Reshape(source, _reshaped(module, source))
     if type(module) is nn.Sequential:
         return _composition(module, source)
+    _check_fixed(module)
+    return ByAutograd(module, source)
+
+
+def _check_fixed(module: nn.Module) -> None:
+    """ValueError where a module is not one affine function of one sample, the same at every call."""
     for name, part in module.named_modules():
+        what = name or type(part).__name__
         if isinstance(part, _BatchNorm) and part.training:
-            raise ValueError(f"batch normalisation {name or type(part).__name__!r} is in training mode, "
-                             "where an output depends on the other samples of a batch: freeze it by .eval()")
-    return Traced(module, source)
+            raise ValueError(f"batch normalisation {what!r} is in training mode, where an output "
+                             "depends on the other samples of a batch: freeze it by .eval()")
+        if isinstance(part, _DropoutNd) and part.training:
+            raise ValueError(f"dropout {what!r} is in training mode, and random: freeze it by .eval()")
+        moving = any(type(tool).__name__ == "_SpectralNorm" for tool in part.modules()) or any(
+            type(hook).__name__ == "SpectralNorm" for hook in part._forward_pre_hooks.values())
+        if moving and part.training:
+            raise ValueError(f"the spectral norm of {what!r} moves on at every call: freeze it by .eval()")
+        if getattr(part, "_is_replica", False):
+            raise ValueError(f"{what!r} is a replica of nn.DataParallel, whose parameters are not "
+                             "found: use DistributedDataParallel")
 
 
 def _composition(module: nn.Sequential, source: Shape) -> Connection:

@@ -1,6 +1,6 @@
 """Losses on the output activations, and the arithmetic that objectives do with them.
 
-Every loss here is a weighted sum of Euclidean losses, a linear one, and a log-partition function,
+Every loss here is a weighted sum of Euclidean losses, a linear one, and log-sum-exp,
 
     ℓ(z_L) = Σ_i w_i·½‖z_L − y_i‖² + gᵀz_L + s·lse(z_L),    lse(z) = log Σ_c exp(z_c),
 
@@ -34,12 +34,12 @@ class Loss:
     Args:
         terms: the pairs (w_i, y_i).
         slope: g, which broadcasts to (batch, d_L); None for zero.
-        partition: s, a number or a tensor that broadcasts to (batch, 1).
+        lse: s, a number or a tensor that broadcasts to (batch, 1): the weight of log-sum-exp.
     """
 
     terms: tuple[tuple[float | Tensor, Tensor], ...] = ()
     slope: Tensor | None = None
-    partition: float | Tensor = 0.0
+    lse: float | Tensor = 0.0
 
     def __call__(self, z: Tensor) -> Tensor:
         """ℓ(z), shape (batch,)."""
@@ -50,10 +50,10 @@ class Loss:
             index = z.argmax(-1, keepdim=True)
             top = z.gather(-1, index)
             linear = z - top
-            lse = linear.scatter(-1, index, -math.inf).exp().sum(-1, keepdim=True).log1p()
-            common = self.partition if self.slope is None else (
-                self.partition + self.slope.expand_as(z).sum(-1, keepdim=True))
-            parts.append((self.partition * lse + common * top)[..., 0])
+            rest = linear.scatter(-1, index, -math.inf).exp().sum(-1, keepdim=True).log1p()
+            common = self.lse if self.slope is None else (
+                self.lse + self.slope.expand_as(z).sum(-1, keepdim=True))
+            parts.append((self.lse * rest + common * top)[..., 0])
         if self.slope is not None:
             parts.append((self.slope * linear).sum(-1))
         for weight, target in self.terms:
@@ -67,7 +67,7 @@ class Loss:
     @property
     def is_quadratic(self) -> bool:
         """Whether s = 0."""
-        return isinstance(self.partition, (int, float)) and self.partition == 0
+        return isinstance(self.lse, (int, float)) and self.lse == 0
 
     @property
     def curvature(self) -> float | Tensor:
@@ -86,7 +86,7 @@ class Loss:
 
         The Hessian of lse is diag(p) − ppᵀ with p = softmax(z): between 0 and ½ (Böhning 1992).
         """
-        q, half = self.curvature, 0.5 * self.partition
+        q, half = self.curvature, 0.5 * self.lse
         if isinstance(half, Tensor):
             return q + half.clamp_max(0.0), q + half.clamp_min(0.0)
         return q + min(half, 0.0), q + max(half, 0.0)
@@ -101,8 +101,8 @@ class Loss:
         if self.terms:
             return math.inf
         if self.slope is None:
-            return abs(self.partition)
-        g, s = self.slope, self.partition
+            return abs(self.lse)
+        g, s = self.slope, self.lse
         squares = g.square().sum(-1, keepdim=True) + s**2 + 2 * (s * g).amax(-1, keepdim=True)
         return squares.clamp_min(0.0).sqrt()[..., 0]
 
@@ -113,12 +113,12 @@ class Loss:
         p, squares = z.softmax(-1), d.square()
         size = squares.sum(-1, keepdim=True).clamp_min(torch.finfo(d.dtype).tiny)
         spread = (p * squares).sum(-1, keepdim=True) - (p * d).sum(-1, keepdim=True).square()
-        return ((self.curvature * squares).sum(-1, keepdim=True) + self.partition * spread) / size
+        return ((self.curvature * squares).sum(-1, keepdim=True) + self.lse * spread) / size
 
     def gradient(self, z: Tensor) -> Tensor:
         """∇ℓ(z) = q·z − c + s·softmax(z), shape (batch, d_L)."""
         slope = self.curvature * z - self.pull
-        return slope if self.is_quadratic else slope + self.partition * z.softmax(-1)
+        return slope if self.is_quadratic else slope + self.lse * z.softmax(-1)
 
     @property
     def pull(self) -> Tensor | float:
@@ -136,32 +136,36 @@ class Loss:
             check_entry("a target", target, samples, width, dtype)
             check_entry("a weight", weight, samples, width, dtype)
         check_entry("the slope", self.slope, samples, width, dtype)
-        check_entry("the weight of cross-entropy", self.partition, samples, 1, dtype)
+        check_entry("the factor of a cross-entropy", self.lse, samples, 1, dtype)
 
     def tensors(self) -> list[Tensor]:
         """All tensors that the loss holds."""
-        return [entry for pair in (*self.terms, (self.slope, self.partition)) for entry in pair
+        return [entry for pair in (*self.terms, (self.slope, self.lse)) for entry in pair
                 if isinstance(entry, Tensor)]
 
     def take(self, rows: Tensor) -> Loss:
         """The loss of these samples of the batch, which may repeat."""
         return Loss(tuple((take_rows(weight, rows), take_rows(target, rows))
                           for weight, target in self.terms),
-                    take_rows(self.slope, rows), take_rows(self.partition, rows))
+                    take_rows(self.slope, rows), take_rows(self.lse, rows))
 
     def __add__(self, other: Loss) -> Loss:
         if not isinstance(other, Loss):
             return NotImplemented
         slopes = [slope for slope in (self.slope, other.slope) if slope is not None]
         return Loss(self.terms + other.terms, _sum(slopes) if slopes else None,
-                    self.partition + other.partition)
+                    self.lse + other.lse)
 
     def __mul__(self, factor: float | Tensor) -> Loss:
         if not isinstance(factor, (Real, Tensor)):
             return NotImplemented
+        if not self.is_quadratic and isinstance(factor, Tensor) and factor.ndim and factor.shape[-1] != 1:
+            raise ValueError(f"a cross-entropy is multiplied by a tensor of shape {tuple(factor.shape)}; "
+                             "expected a number or shape (batch, 1), one per sample: w[:, None] * "
+                             "CrossEntropy(y). Weights of classes are an option, CrossEntropy(y, weight=w)")
         return Loss(tuple((factor * weight, target) for weight, target in self.terms),
                     None if self.slope is None else factor * self.slope,
-                    self.partition if self.is_quadratic else factor * self.partition)
+                    self.lse if self.is_quadratic else factor * self.lse)
 
     __rmul__ = __mul__
 
@@ -266,7 +270,8 @@ def CrossEntropy(target: Tensor, *, label_smoothing: float = 0.0, weight: Tensor
         weight: w, one number per class, shape (d_L,), not negative.
 
     Raises:
-        ValueError: a probability or a weight that is negative, or ε outside [0, 1].
+        ValueError: a probability or a weight that is negative or not finite, weights of another shape, or
+            ε outside [0, 1].
     """
     expect("target", target, Tensor, "a tensor of shape (batch, d_L)")
     if not target.is_floating_point() or target.ndim != 2:
@@ -274,15 +279,20 @@ def CrossEntropy(target: Tensor, *, label_smoothing: float = 0.0, weight: Tensor
                          "probabilities of shape (batch, d_L), such as one_hot(labels, classes).float()")
     if not 0 <= number("label_smoothing", label_smoothing) <= 1:
         raise ValueError(f"label_smoothing={label_smoothing} must be in [0, 1]")
+    if weight is not None and not isinstance(weight, Tensor):
+        raise ValueError(f"weight is {described(weight)}; expected a tensor of shape ({target.shape[1]},)")
+    if weight is not None and weight.shape != target.shape[1:]:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; expected ({target.shape[1]},), one per "
+                         "class")
     for name, entry in (("target", target), ("weight", weight)):
-        if entry is not None and smallest(entry) < 0:
-            raise ValueError(f"{name} holds {smallest(entry):g}; it must not be negative")
+        if entry is not None and not 0 <= smallest(entry) <= largest(entry) < math.inf:
+            worst = smallest(entry) if not smallest(entry) >= 0 else largest(entry)
+            raise ValueError(f"{name} holds {worst:g}; it must be finite and not negative")
     if label_smoothing:
         target = (1 - label_smoothing) * target + label_smoothing / target.shape[1]
     if weight is not None:
-        expect("weight", weight, Tensor, "a tensor of shape (d_L,)")
         target = weight.to(target) * target
-    return Loss(slope=-target, partition=target.sum(1, keepdim=True))
+    return Loss(slope=-target, lse=target.sum(1, keepdim=True))
 
 
 def Linear(slope: Tensor) -> Loss:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from .architecture import checked_edges, checked_functions, checked_sizes
 from .connections import Connection, Matrix, Shape, connection
@@ -47,8 +48,8 @@ class LiftedNetwork(nn.Module):
         shapes: that of one sample of z_0, z_1, …, z_L as the modules see them. Activations are kept
             flat, ``sizes[k]`` numbers per sample.
 
-    A forward pass ``net(x)`` calls the modules. Inference, objectives and bounds read their
-    parameters once, so that hooks on a module's input or output do not run there.
+    A forward pass ``net(x)`` calls the modules. Inference, objectives and bounds read the parameters
+    of linear layers and convolutions once, so that hooks on those do not run there.
 
     Raises:
         TypeError: sizes or edges that are not integers, activations that are not a ConvexFunction.
@@ -93,7 +94,8 @@ class LiftedNetwork(nn.Module):
         net = object.__new__(cls)
         nn.Module.__init__(net)
         net._build(edges, modules, functions, shapes)
-        return net.train(any(module.training for module in modules))
+        net.training = any(module.training for module in modules)
+        return net
 
     def _build(self, edges, modules, functions, shapes) -> None:
         self.shapes = tuple(map(tuple, shapes))
@@ -131,10 +133,10 @@ class LiftedNetwork(nn.Module):
                 module.bias.zero_()
 
     def train(self, mode: bool = True) -> LiftedNetwork:
-        """As for torch's modules; batch normalisation stays frozen."""
+        """As for torch's modules; batch normalisation and dropout stay frozen."""
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, (_BatchNorm, _DropoutNd)):
                 module.eval()
         return self
 

@@ -1,4 +1,4 @@
-"""The output layer's answer to a loss with a log-partition function, by Newton's method."""
+"""The output layer's answer to a loss with log-sum-exp, by Newton's method."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 STEPS = 50
 
 
-def logit_answer(prox: Callable[[Tensor], Tensor], pull: Tensor, partition: float | Tensor,
+def logit_prox(prox: Callable[[Tensor], Tensor], pull: Tensor, s: float | Tensor,
                  start: Tensor) -> Tensor:
     """argmin_z D(z) + (q/2)·‖z‖² − pullᵀz + s·lse(z), shape (batch, d_L), for a quadratic D.
 
@@ -26,7 +26,7 @@ def logit_answer(prox: Callable[[Tensor], Tensor], pull: Tensor, partition: floa
     Args:
         prox: the layer's answer to a linear pull of shape (batch, d_L).
         pull: shape (batch, d_L), or one that broadcasts to it.
-        partition: s, which broadcasts to (batch, 1).
+        s: the weight of log-sum-exp, which broadcasts to (batch, 1).
         start: a first guess of z, shape (batch, d_L).
     """
     pull = (pull + torch.zeros_like(start)) if isinstance(pull, Tensor) else torch.full_like(start, pull)
@@ -36,10 +36,10 @@ def logit_answer(prox: Callable[[Tensor], Tensor], pull: Tensor, partition: floa
 
     def residual(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         p = z.softmax(1)
-        F = z - prox(pull - partition * p)
+        F = z - prox(pull - s * p)
         return p, F, torch.linalg.vector_norm(F, dim=1, keepdim=True)
 
-    z = prox(pull - partition * start.softmax(1))
+    z = prox(pull - s * start.softmax(1))
     p, F, size = residual(z)
     step = torch.ones_like(size)
     limit = 8 * torch.finfo(z.dtype).eps * (reach + z.abs().amax(1, keepdim=True))
@@ -47,7 +47,7 @@ def logit_answer(prox: Callable[[Tensor], Tensor], pull: Tensor, partition: floa
         # Where many halvings do not help, rounding is all that is left.
         if not ((size > limit) & (step > 1e-6)).any():
             break
-        trial = z - step * solve(stiffness, partition, p, stiffness * F)
+        trial = z - step * solve(stiffness, s, p, stiffness * F)
         new = residual(trial)
         better = new[2] < size
         z, (p, F, size) = torch.where(better, trial, z), (

@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -38,8 +37,6 @@ from .inference.iterate import Solver
 from .losses import Euclidean, Loss, LossFamily, checked_family, loss_of
 from .network import LiftedNetwork
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, checked_potential, innermost
-
-Attack = Callable[[LossFamily, Tensor], Loss]
 
 #: With the default solver, inference that took at most this many passes has converged: its
 #: border need not be checked.
@@ -93,7 +90,7 @@ class Objective(ABC):
 
         Args:
             net: the network, a LiftedNetwork.
-            x: shape (batch, d_0), of the network's dtype.
+            x: shape (batch, d_0), or a batch of samples of ``net.input_shape``; of the network's dtype.
             y: integer labels of shape (batch,), or targets of shape (batch, d_L).
             reduction: ``"mean"`` over the batch, or ``"none"`` for one value per sample.
 
@@ -123,7 +120,9 @@ class BackPropagation(Objective):
     """ℓ(z*) at the forward pass z*: what every other objective becomes as β → 0."""
 
     def value(self, net, x, target):
-        return loss_of(self.loss, target)(net(x))
+        loss = loss_of(self.loss, target)
+        Energy(FenchelYoung(), loss).check_shapes(net, len(x))
+        return loss(net(x))
 
     def __repr__(self):
         return "BackPropagation()"
@@ -238,6 +237,8 @@ class LiftedObjective(Objective):
 
     def __call__(self, net: LiftedNetwork, x: Tensor, y: Tensor,
                  reduction: str = "mean") -> Tensor:
+        if isinstance(y, Tensor) and y.requires_grad and torch.is_grad_enabled():
+            raise ValueError("gradients in the targets are not supported: pass y.detach()")
         self._alerts = _Alerts()
         values = super().__call__(net, x, y, reduction)
         if text := self._alerts.text(self.beta):

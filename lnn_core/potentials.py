@@ -27,7 +27,7 @@ from .convex import ConvexFunction, Identity
 from .kinds import expect, expect_sequence, number
 from .losses import Loss, check_dtype, largest, smallest, take_rows
 from .network import Activations, LiftedNetwork
-from .newton import logit_answer
+from .newton import logit_prox
 
 
 class Potential(ABC):
@@ -296,15 +296,15 @@ class Energy:
         """E(z), shape (batch,); ``a`` as for ``Potential.layer_values``."""
         return self.potential(net, z, a) + self.output(z[-1])
 
-    def answer(self, net: LiftedNetwork, a: Tensor) -> Tensor:
+    def output_prox(self, net: LiftedNetwork, a: Tensor) -> Tensor:
         """argmin_z D_L(z, a_L) + h(z), shape (batch, d_L): the output layer's answer to the loss.
 
-        In closed form where h is quadratic, by :func:`~lnn_core.newton.logit_answer` where it is not.
+        In closed form where h is quadratic, by :func:`~lnn_core.newton.logit_prox` where it is not.
         """
         U, h, L, G = self.potential, self.output, net.depth, net.function(net.depth)
         if h.is_quadratic:
             return U.prox(L, G, a, h.pull, h.curvature)
-        return logit_answer(lambda p: U.prox(L, G, a, p, h.curvature), h.pull, h.partition, a)
+        return logit_prox(lambda p: U.prox(L, G, a, p, h.curvature), h.pull, h.lse, a)
 
     def take(self, rows: Tensor) -> Energy:
         """The energy of these samples of the batch, which may repeat."""

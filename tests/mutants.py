@@ -108,7 +108,7 @@ MUTANTS = [Mutant(*row) for row in [
      "test_convex.py::test_divergence_is_equation_2[LeakyReLU(0.2)]"),
     ("bracket", "smooth.py", "(1 + q.clamp_max(0.0))", "2",
      "test_convex.py::test_prox_is_an_argmin"),
-    ("partition", "losses.py", "self.partition + other.partition", "self.partition",
+    ("lse", "losses.py", "self.lse + other.lse", "self.lse",
      "test_cross_entropy.py::test_arithmetic"),
     ("half a Hessian", "losses.py", "half = self.curvature, 0.5 * self", "half = self.curvature, 0.4 * self",
      "test_cross_entropy.py::test_curvature_and_slope_stay_within_their_bounds"),

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import lnn_core as lnn
-from lnn_core.connections import Composition, Convolution, Matrix, Reshape, Traced, connection
+from lnn_core.connections import ByAutograd, Composition, Convolution, Matrix, Reshape, connection
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -38,22 +38,23 @@ class Doubled(nn.Module):
 MAPS = {
     "linear": (lambda: nn.Linear(5, 3, **DOUBLE), (5,), Matrix),
     "linear without bias": (lambda: nn.Linear(5, 3, bias=False, **DOUBLE), (5,), Matrix),
-    "linear along the last axis": (lambda: nn.Linear(3, 4, **DOUBLE), (2, 3), Traced),
+    "linear along the last axis": (lambda: nn.Linear(3, 4, **DOUBLE), (2, 3), ByAutograd),
     "conv1d": (lambda: nn.Conv1d(2, 3, 3, stride=2, padding=1, **DOUBLE), (2, 8), Convolution),
     "conv2d": (lambda: nn.Conv2d(2, 3, 3, stride=2, padding=1, **DOUBLE), (2, 6, 5), Convolution),
     "conv2d dilated, grouped": (lambda: nn.Conv2d(
         4, 6, (2, 3), padding=(2, 0), dilation=2, groups=2, bias=False, **DOUBLE), (4, 5, 7), Convolution),
     "conv3d": (lambda: nn.Conv3d(1, 2, 2, **DOUBLE), (1, 3, 3, 4), Convolution),
     "conv2d circular": (lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular", **DOUBLE),
-                        (2, 4, 4), Traced),
-    "conv2d same": (lambda: nn.Conv2d(2, 3, 3, padding="same", **DOUBLE), (2, 4, 4), Traced),
-    "transposed convolution": (lambda: nn.ConvTranspose2d(2, 3, 3, stride=2, **DOUBLE), (2, 3, 3), Traced),
-    "average pooling": (lambda: nn.AvgPool2d(2), (2, 4, 6), Traced),
-    "padding": (lambda: nn.ZeroPad2d((1, 0, 2, 1)), (2, 3, 3), Traced),
-    "batch normalisation": (lambda: frozen(nn.BatchNorm2d(3, **DOUBLE)), (3, 2, 2), Traced),
+                        (2, 4, 4), ByAutograd),
+    "conv2d same": (lambda: nn.Conv2d(2, 3, 3, padding="same", **DOUBLE), (2, 4, 4), ByAutograd),
+    "transposed convolution": (lambda: nn.ConvTranspose2d(2, 3, 3, stride=2, **DOUBLE), (2, 3, 3),
+                               ByAutograd),
+    "average pooling": (lambda: nn.AvgPool2d(2), (2, 4, 6), ByAutograd),
+    "padding": (lambda: nn.ZeroPad2d((1, 0, 2, 1)), (2, 3, 3), ByAutograd),
+    "batch normalisation": (lambda: frozen(nn.BatchNorm2d(3, **DOUBLE)), (3, 2, 2), ByAutograd),
     "flatten": (lambda: nn.Flatten(), (2, 3), Reshape),
     "unflatten": (lambda: nn.Unflatten(1, (2, 3)), (6,), Reshape),
-    "user's own": (Doubled, (2,), Traced),
+    "user's own": (Doubled, (2,), ByAutograd),
     "composition": (lambda: nn.Sequential(
         nn.Conv2d(1, 2, 3, **DOUBLE), frozen(nn.BatchNorm2d(2, **DOUBLE)), nn.AvgPool2d(2), nn.Flatten(),
         nn.Linear(8, 3, **DOUBLE)), (1, 6, 6), Composition),
@@ -141,6 +142,47 @@ def test_norm_of_next_to_nothing(weight):
     affine = connection(conv, (1, 5))
     expected = np.linalg.norm(dense(affine).numpy(), 2)
     assert affine.spectral_norm() == pytest.approx(expected, rel=1e-9, abs=1e-300)
+
+
+def test_transposed_convolution_with_a_spectral_norm():
+    """Read by autograd, at every call. If it fails, energies are compared that belong to different
+    weights."""
+    module = parametrizations.spectral_norm(nn.ConvTranspose2d(1, 2, 2, **DOUBLE))
+    with pytest.raises(ValueError, match="spectral norm .* moves on at every call: freeze it by .eval"):
+        connection(module, (1, 3, 3))
+    affine, z = connection(module.eval(), (1, 3, 3)), torch.ones(1, 9, **DOUBLE)
+    assert torch.equal(affine(z), affine(z)) and torch.equal(affine(z), module(z.view(1, 1, 3, 3)).flatten(1))
+
+
+def test_dropout_in_training_is_refused():
+    """If it fails, an energy is another one at every call."""
+    module = nn.Sequential(nn.AvgPool1d(2), nn.Dropout(0.5))
+    with pytest.raises(ValueError, match="dropout 'Dropout' is in training mode, and random"):
+        connection(module, (1, 4))
+    connection(module.eval(), (1, 4))
+
+
+def test_subclasses_with_a_forward_of_their_own():
+    """If it fails, a module that inherits from nn.Identity or nn.Linear is taken for its parent."""
+    class Minus(nn.Identity):
+        def forward(self, x):
+            return -x
+
+    class Twice(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    z = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), **DOUBLE)
+    for module in (Minus(), Twice(2, 2, **DOUBLE)):
+        torch.testing.assert_close(connection(module, (2,))(z), module(z))
+
+
+def test_replicas_are_refused():
+    """If it fails, nn.DataParallel leaves the parameters of such modules without a gradient."""
+    module = nn.ConvTranspose1d(1, 1, 2)
+    module._is_replica = True
+    with pytest.raises(ValueError, match="replica of nn.DataParallel.*DistributedDataParallel"):
+        connection(module, (1, 3))
 
 
 def test_batch_normalisation_in_training_is_refused():

@@ -13,7 +13,7 @@ from strategies import gammas, networks, random_inputs, random_network, seeds
 from torch import nn
 
 import lnn_core as lnn
-from lnn_core.newton import logit_answer, solve
+from lnn_core.newton import logit_prox, solve
 
 CE = lnn.CrossEntropy
 EXACT = lnn.Shooting(1e-13, 3000, every=True)
@@ -105,7 +105,16 @@ def test_lipschitz_constant(seed, s):
     (lambda: CE(torch.eye(2), label_smoothing=1.5), "label_smoothing=1.5"),
     (lambda: lnn.AROVR(0.1, CE)(lnn.LiftedNetwork([2, 2], output=lnn.Tanh()), torch.zeros(1, 2),
                                 torch.tensor([0])), "takes logits; the network's output is Tanh"),
-    (lambda: (torch.ones(2) * CE(torch.eye(2))).check(2, 2, torch.float32), "the weight of cross-entropy"),
+    (lambda: torch.ones(2) * CE(torch.eye(2)), r"multiplied by a tensor of shape \(2,\); expected a number"),
+    (lambda: CE(torch.eye(2), weight=[1.0, 2.0]), "weight is a list"),
+    (lambda: CE(torch.eye(2), weight=torch.ones(3)), r"weight has shape \(3,\); expected \(2,\)"),
+    (lambda: CE(torch.eye(2), weight=torch.tensor([1.0, float("inf")])), "weight holds inf"),
+    (lambda: lnn.BackPropagation(CE)(lnn.LiftedNetwork([2, 2], output=lnn.Tanh()), torch.zeros(1, 2),
+                                     torch.tensor([0])), "takes logits"),
+    (lambda: lnn.oracle.minimum(lnn.LiftedNetwork([2, 2], dtype=torch.float64), torch.zeros(1, 2).double(),
+                                lnn.FenchelYoung() + CE(torch.eye(2)[:1].double())), "no cross-entropy"),
+    (lambda: lnn.AROVR(0.1, CE)(lnn.LiftedNetwork([2, 2]), torch.zeros(2, 2),
+                                torch.eye(2, requires_grad=True)), "gradients in the targets are not supported"),
 ])
 def test_bad_input(call, message):
     """If it fails, a wrong target trains without a word."""
@@ -136,7 +145,7 @@ def test_answer_against_scipy(s, seed, scale):
     C_, a_, y_ = (torch.from_numpy(v)[None] for v in (C, a, y))
     energy = lnn.Reweighted([C_[0]]) + s * CE(y_)
     net = lnn.LiftedNetwork([4, 4], dtype=torch.float64)
-    found = energy.answer(net, a_)
+    found = energy.output_prox(net, a_)
     assert abs(slope(found[0].numpy())).max() < 1e-12 * (1 + scale + abs(s))
     np.testing.assert_allclose(found[0].numpy(), expected, atol=2e-6 * (1 + abs(s)))
 
@@ -167,7 +176,7 @@ def test_answer_of_very_different_samples(dtype):
     """Logits of 1e6 beside zeros, many classes. If it fails, one sample keeps all others from converging."""
     a = torch.zeros(3, 1000, dtype=dtype)
     a[1, 7], a[2] = 1e6, 1e3 * torch.randn(1000, generator=torch.Generator().manual_seed(0)).to(dtype)
-    z = logit_answer(lambda p: a + p, torch.zeros_like(a), -1.5, a)
+    z = logit_prox(lambda p: a + p, torch.zeros_like(a), -1.5, a)
     residual = z - (a + 1.5 * z.softmax(1))
     assert residual.abs().amax() <= 64 * torch.finfo(dtype).eps * 1e6
     assert residual[0].abs().amax() <= 64 * torch.finfo(dtype).eps

@@ -63,7 +63,7 @@ DEFAULTS = {
     "lipschitz.bracket": {"steps": 4},
     "lipschitz.lower": {"steps": 4},
     "losses.CrossEntropy": {"label_smoothing": 0.0},
-    "losses.Loss": {"terms": (), "partition": 0.0},
+    "losses.Loss": {"terms": (), "lse": 0.0},
     "lrrn.bounds.gain": {"m": 0.0},
     "lrrn.bounds.lipschitz": {"refined": False},
     "lrrn.boxqp.CoordinateDescent": {"tolerance": 1e-3, "max_passes": 1000},

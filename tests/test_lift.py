@@ -188,7 +188,8 @@ REFUSALS = {
     "GELU": (nn.GELU(), "not monotone"), "dropout": (nn.Dropout(), "DropoutTilt"),
     "layer norm": (nn.LayerNorm(4), "BatchNorm2d, frozen"), "softmax": (nn.Softmax(1), "CrossEntropy"),
     "attention": (nn.MultiheadAttention(4, 1), "encoder in front"),
-    "ELU": (nn.ELU(), "write it as a ConvexFunction"),
+    "ELU": (nn.ELU(), "write it as a ConvexFunction and pass activations"),
+    "SELU": (nn.SELU(), "slope may exceed 1"), "LSTM": (nn.LSTM(4, 4), "nonlinearities inside"),
     "steep softplus": (nn.Softplus(beta=2), "use nn.Softplus\\(\\) with its defaults")}
 
 
@@ -205,14 +206,43 @@ def test_every_refused_name_is_torchs():
     assert set(REFUSED) - known == set()
 
 
-def test_modules_that_are_not_affine_are_found():
-    """If it fails, a user's own nonlinear module becomes a matrix in the solver's eyes."""
-    class Square(nn.Module):
-        def forward(self, x):
-            return x + x.square()
+NOT_AFFINE = {
+    "square": lambda x: x + x.square(), "slightly bent": lambda x: x + 2e-5 * x.square(),
+    "clipped far off": lambda x: x.clamp(-6, 6), "not a number": lambda x: x.log(),
+    "steps": lambda x: (x * 512).round() / 512, "mixes samples": lambda x: x - x.mean(0)}
 
-    with pytest.raises(TypeError, match="Square.* into layer 1 is not affine"):
-        lnn.lift(nn.Sequential(Square(), nn.Linear(3, 2)), (3,))
+
+@pytest.mark.parametrize("function", NOT_AFFINE.values(), ids=NOT_AFFINE)
+def test_modules_that_are_not_affine_are_found(function):
+    """If it fails, a user's own nonlinear module becomes a matrix in the solver's eyes."""
+    class Own(nn.Module):
+        def forward(self, x):
+            return function(x)
+
+    with pytest.raises(TypeError, match=r"Own \+ Linear into layer 1 is not an affine function of one"):
+        lnn.lift(nn.Sequential(Own(), nn.Linear(3, 2)), (3,))
+
+
+def test_activations_of_ones_own():
+    """A ConvexFunction for a torch module. If it fails, the reason why ELU is refused names no way out."""
+    class Leaky(lnn.LeakyReLU):
+        pass
+
+    module = nn.Sequential(nn.Linear(3, 4), nn.ELU(), nn.Linear(4, 2))
+    net = lnn.lift(module, (3,), activations={nn.ELU: Leaky(0.5)})
+    assert isinstance(net.function(1), Leaky) and net.depth == 2
+    for bad, message in (({"ELU": Leaky()}, "activations has the key a str"),
+                         ({nn.ELU: nn.ReLU()}, "the activation for ELU is a ReLU")):
+        with pytest.raises(TypeError, match=message):
+            lnn.lift(module, (3,), activations=bad)
+
+
+def test_the_users_modes_are_kept():
+    """If it fails, a part that was frozen by .eval() is training again."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    module[0].eval()
+    net = lnn.lift(module, (3,))
+    assert net.training and not module[0].training and module[2].training
 
 
 @pytest.mark.parametrize(("make", "error", "message"), [
@@ -222,6 +252,10 @@ def test_modules_that_are_not_affine_are_found():
     (lambda: lnn.lift(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Tanh()), (3,)), ValueError,
      "no affine module before it"),
     (lambda: lnn.lift(nn.Sequential(), (3,)), ValueError, "nothing to lift"),
+    (lambda: lnn.lift(nn.Sequential(nn.AvgPool1d(2), nn.ReLU()), (1, 4)), ValueError,
+     "parameters have 0 types"),
+    (lambda: lnn.lift(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2).double()), (3,)), ValueError,
+     "parameters have 2 types"),
     (lambda: lnn.lift([nn.Linear(3, 2)], (3,)), TypeError, "module is a list"),
     (lambda: lnn.lift(nn.Linear(3, 2), 3), TypeError, "input_shape is an int"),
     (lambda: lnn.lift(nn.Linear(3, 2), (0,)), ValueError, "input_shape=\\(0,\\) must"),

@@ -160,7 +160,7 @@ def residual(net: LiftedNetwork, energy: Energy, now: Iterate) -> Tensor:
     total = 0.0
     for k in range(1, net.depth + 1):
         signal = net.feedback(k, now.e)
-        answer = (energy.answer(net, now.a[k]) if signal is None
+        answer = (energy.output_prox(net, now.a[k]) if signal is None
                   else energy.potential.prox(k, net.function(k), now.a[k], signal))
         total = total + (answer - now.z[k]).square().sum(-1)
     return total.sqrt()

@@ -170,7 +170,7 @@ def pass_up(net: LiftedNetwork, energy: Energy, start: Iterate, signals: Signals
         if k in net.hidden_fed_layers:
             a[k] = net.preactivation(k, z)
         if k == net.depth:
-            z[k] = energy.answer(net, a[k])
+            z[k] = energy.output_prox(net, a[k])
             continue
         z[k] = U.prox(k, net.function(k), a[k], signals.p[k])
         if sweep is not None:
@@ -180,7 +180,7 @@ def pass_up(net: LiftedNetwork, energy: Energy, start: Iterate, signals: Signals
 
 def output_error(net: LiftedNetwork, energy: Energy, a: Tensor) -> Tensor:
     """φ(a_L), (batch, d_L): the error of the output layer where it answers h alone."""
-    return energy.potential.error(net.depth, net.function(net.depth), energy.answer(net, a), a)
+    return energy.potential.error(net.depth, net.function(net.depth), energy.output_prox(net, a), a)
 
 
 class ShootingState:

@@ -49,7 +49,7 @@ def sweep(net: LiftedNetwork, energy: Energy, z: Activations,
             errors[child] = energy.potential.error(child, net.function(child), z[child], a[child])
         a[k] = net.preactivation(k, z) if a[k] is None else a[k]
         signal = net.feedback(k, errors)
-        answer = (energy.answer(net, a[k]) if signal is None
+        answer = (energy.output_prox(net, a[k]) if signal is None
                   else energy.potential.prox(k, net.function(k), a[k], signal))
         change = answer - z[k]
         wanted = wanted + change.square().sum(-1)

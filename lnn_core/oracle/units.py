@@ -123,6 +123,8 @@ def flatten(net: LiftedNetwork, energy: Energy, x: Tensor | None = None) -> Unit
     n = sum(net.sizes[1:])
     if n > MAX_UNITS:
         raise ValueError(f"{n} activations in all; the exhaustive search takes {MAX_UNITS}")
+    if not energy.output.is_quadratic:
+        raise ValueError("the oracle solves quadratic programs: no cross-entropy in the output term")
     if net.dtype != torch.float64:
         raise ValueError(f"the oracle needs a float64 network; got {net.dtype}")
     check_finite_weights(net)
