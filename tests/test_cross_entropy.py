@@ -114,7 +114,8 @@ def test_lipschitz_constant(seed, s):
     (lambda: lnn.oracle.minimum(lnn.LiftedNetwork([2, 2], dtype=torch.float64), torch.zeros(1, 2).double(),
                                 lnn.FenchelYoung() + CE(torch.eye(2)[:1].double())), "no cross-entropy"),
     (lambda: lnn.AROVR(0.1, CE)(lnn.LiftedNetwork([2, 2]), torch.zeros(2, 2),
-                                torch.eye(2, requires_grad=True)), "gradients in the targets are not supported"),
+                                torch.eye(2, requires_grad=True)),
+     "gradients in the targets are not supported"),
 ])
 def test_bad_input(call, message):
     """If it fails, a wrong target trains without a word."""
