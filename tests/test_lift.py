@@ -206,6 +206,15 @@ def test_every_refused_name_is_torchs():
     assert set(REFUSED) - known == set()
 
 
+def test_a_module_of_zeros_is_affine():
+    """z = 0 whatever goes in. If it fails, a network whose layers start at zero cannot be lifted."""
+    module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    net, (x, _) = lnn.lift(module, [3]), data([3])
+    assert torch.equal(net(x), torch.zeros(len(x), 2, dtype=torch.float64))
+
+
 NOT_AFFINE = {
     "square": lambda x: x + x.square(), "slightly bent": lambda x: x + 2e-5 * x.square(),
     "clipped far off": lambda x: x.clamp(-6, 6), "not a number": lambda x: x.log(),

@@ -104,3 +104,13 @@ def test_losses_keep_the_dtype(dtype):
     z, y, g = tensors(2, 3).to(dtype)
     loss = 0.25 * lnn.Euclidean(y) - lnn.Linear(g)
     assert loss(z).dtype == loss.pull.dtype == dtype
+
+
+@pytest.mark.parametrize("slope, message", [
+    (torch.zeros(SAMPLES, CLASSES - 1), rf"the slope has shape \({SAMPLES}, 2\), which does not broadcast to "
+                                        rf"\({SAMPLES}, {CLASSES}\)"),
+    (torch.zeros(SAMPLES, CLASSES, dtype=torch.float64), "the slope")])
+def test_a_slope_that_does_not_fit_is_named(slope, message):
+    """If it fails, the error speaks of something else than what the user gave."""
+    with pytest.raises(ValueError, match=message):
+        lnn.Linear(slope).check(SAMPLES, CLASSES, torch.float32)

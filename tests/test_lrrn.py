@@ -7,6 +7,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from lrrn_reference import EXACT, PAPER, by_hand, flat, instance, network, reference
+from scipy.linalg import hadamard
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
@@ -204,6 +205,20 @@ def test_starting_at_the_solution_takes_no_pass():
     z, cold = lrrn.infer(net, x, solver=EXACT)
     assert cold.passes > 0
     assert lrrn.infer(net, x, start=z)[1].passes == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_passes_are_conjugate_gradients_inside_the_box(seed):
+    """Conjugate gradients need as many steps as H has distinct eigenvalues, here three. If it fails, passes
+    follow the gradient where a conjugate direction gains more, and inference takes many of them."""
+    draw, n = torch.Generator().manual_seed(seed), 16
+    vectors = torch.from_numpy(hadamard(n)).double() / n**0.5  # so that H's diagonal is constant
+    H = vectors @ (torch.tensor([1.0, 5.0, 60.0, 60.0]).double().repeat(4)[:, None] * vectors.T)
+    far = torch.full((n,), 1e3).double()
+    qp = lrrn.BoxQP(H, lrrn_toys.normal(draw, 4, n), -far, far)
+    z, report = lrrn.SpectralDescent(1e-9, check_every=1)(qp, torch.zeros_like(qp.g))
+    assert report.passes == 3 and report.converged.all()
+    torch.testing.assert_close(z, torch.linalg.solve(H, qp.g, left=False))
 
 
 def test_single_precision_is_close_to_double():

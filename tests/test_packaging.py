@@ -6,11 +6,13 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import lnn_core as lnn
+from lnn_core.extras import extra
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -72,6 +74,13 @@ def test_missing_extra_is_named(code, extra):
     found = run(WITHOUT.format(missing=missing()) + code)
     last = found.stderr.strip().splitlines()[-1]
     assert last.startswith("ModuleNotFoundError") and last.count(f"pip install '.[{extra}]'") == 1
+
+
+def test_a_module_of_this_library_that_is_not_there_is_no_missing_extra():
+    """If it fails, an installation that lacks a file tells its user to install a package."""
+    with pytest.raises(ModuleNotFoundError) as raised, extra("book"):
+        import_module("lnn_core.not_there")
+    assert str(raised.value) == "No module named 'lnn_core.not_there'"
 
 
 def test_modules_that_load_later_are_seen():

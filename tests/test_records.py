@@ -236,6 +236,8 @@ def test_digest_is_of_what_was_asked_and_found():
     asked = {"config": {"a": 1}, "kind": "Toy", "result": [0.1, None]}
     text = '{"config":{"a":1},"kind":"Toy","result":[0.1,null]}'
     assert digest(asked) == hashlib.sha256(text.encode()).hexdigest()
+    with pytest.raises(ValueError, match="JSON"):
+        digest(asked | {"result": [math.nan]})  # which no file can hold
 
 
 def test_records_are_for_whom_the_umask_lets(tmp_path):
@@ -475,6 +477,13 @@ def test_folder_for_the_new_record_is_tried_first(monkeypatch, capsys, recorded)
     monkeypatch.setattr(Toy, "execute", lambda _: pytest.fail("computed"))
     assert command(monkeypatch, "repeat", path, "--into", path) == 2
     assert f"'{path}'" in capsys.readouterr().err
+
+
+def test_help_says_what_to_give(monkeypatch, capsys):
+    """If it fails, the help does not say which of the arguments is a file, a folder or a factor."""
+    assert command(monkeypatch, "repeat", "--help") == 0
+    usage = " ".join(capsys.readouterr().out.partition("\n\n")[0].split())
+    assert usage.endswith("repeat [-h] [--into FOLDER] [--tolerance F] RECORD.json")
 
 
 # --- what run_all shows, and what it cleans up ---------------------------------------------------
