@@ -180,7 +180,8 @@ def test_skips_are_the_modules_given():
     net = lnn.lift(chain, (3,), skips={(1, 3): skip})
     x = torch.randn(5, 3)
     z_1 = chain[:2](x)
-    torch.testing.assert_close(net(x), chain[4](chain[2:4](z_1)) + skip(z_1))
+    for found in (net(x), net.activations(x)[-1]):
+        torch.testing.assert_close(found, chain[4](chain[2:4](z_1)) + skip(z_1))
 
 
 REFUSALS = {
@@ -188,7 +189,7 @@ REFUSALS = {
     "GELU": (nn.GELU(), "not monotone"), "dropout": (nn.Dropout(), "DropoutTilt"),
     "layer norm": (nn.LayerNorm(4), "BatchNorm2d, frozen"), "softmax": (nn.Softmax(1), "CrossEntropy"),
     "attention": (nn.MultiheadAttention(4, 1), "encoder in front"),
-    "ELU": (nn.ELU(), "write it as a ConvexFunction and pass activations"),
+    "ELU": (nn.ELU(), "write it as a ConvexFunction and pass it in activations"),
     "SELU": (nn.SELU(), "slope may exceed 1"), "LSTM": (nn.LSTM(4, 4), "nonlinearities inside"),
     "steep softplus": (nn.Softplus(beta=2), "use nn.Softplus\\(\\) with its defaults")}
 
