@@ -166,7 +166,7 @@ def two_sided(net: LiftedNetwork, x: Tensor, y: Tensor, beta: float, gamma: Gamm
     net, x = prepared(net, x)
     target, beta = as_targets(net, x, y), positive("beta", beta)
     target_loss, output = loss_of(checked_family(loss), target), net(x)
-    target_loss.check(len(x), net.sizes[-1], net.dtype)
+    target_loss.check(net, len(x))
     t, (least, greatest) = beta * kappa(net, gamma), target_loss.curvatures
     steepest = max(largest(greatest), -smallest(least))
     value, slope = target_loss(output), target_loss.gradient(output).square()

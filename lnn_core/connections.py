@@ -282,9 +282,8 @@ def _check_fixed(module: nn.Module) -> None:
                              "depends on the other samples of a batch: freeze it by .eval()")
         if isinstance(part, _DropoutNd) and part.training:
             raise ValueError(f"dropout {what!r} is in training mode, and random: freeze it by .eval()")
-        moving = any(type(tool).__name__ == "_SpectralNorm" for tool in part.modules()) or any(
-            type(hook).__name__ == "SpectralNorm" for hook in part._forward_pre_hooks.values())
-        if moving and part.training:
+        tools = (part, *part._forward_pre_hooks.values())  # a parametrization is a module; older: a hook
+        if part.training and any(type(tool).__name__.lstrip("_") == "SpectralNorm" for tool in tools):
             raise ValueError(f"the spectral norm of {what!r} moves on at every call: freeze it by .eval()")
         if getattr(part, "_is_replica", False):
             raise ValueError(f"{what!r} is a replica of nn.DataParallel, whose parameters are not "

@@ -20,7 +20,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from .convex import Identity
 from .kinds import described, expect, expect_function, expect_generator, number
+from .network import LiftedNetwork
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,9 @@ class Loss:
         parts = [weight * target for weight, target in self.terms]
         return _sum(parts if self.slope is None else [*parts, -self.slope])
 
-    def check(self, samples: int | None, width: int, dtype: torch.dtype) -> None:
-        """ValueError unless weights, targets and slope fit (samples, width) outputs of a dtype."""
+    def check(self, net: LiftedNetwork, samples: int | None) -> None:
+        """ValueError unless weights, targets and slope fit the outputs of this many samples."""
+        width, dtype, G = net.sizes[-1], net.dtype, net.function(net.depth)
         for weight, target in self.terms:
             expect("a target", target, Tensor, "a tensor of shape (batch, d_L)")
             if target.ndim != 2 or target.shape[1] != width:
@@ -137,6 +140,9 @@ class Loss:
             check_entry("a weight", weight, samples, width, dtype)
         check_entry("the slope", self.slope, samples, width, dtype)
         check_entry("the factor of a cross-entropy", self.lse, samples, 1, dtype)
+        if not (self.is_quadratic or isinstance(G, Identity)):
+            raise ValueError(f"cross-entropy takes logits; the network's output is {G!r}: leave it out, "
+                             "output=Identity()")
 
     def tensors(self) -> list[Tensor]:
         """All tensors that the loss holds."""

@@ -121,7 +121,7 @@ class BackPropagation(Objective):
 
     def value(self, net, x, target):
         loss = loss_of(self.loss, target)
-        Energy(FenchelYoung(), loss).check_shapes(net, len(x))
+        loss.check(net, len(x))
         return loss(net(x))
 
     def __repr__(self):

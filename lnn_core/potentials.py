@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .convex import ConvexFunction, Identity
+from .convex import ConvexFunction
 from .kinds import expect, expect_sequence, number
 from .losses import Loss, check_dtype, largest, smallest, take_rows
 from .network import Activations, LiftedNetwork
@@ -325,10 +325,7 @@ class Energy:
         self.potential.check(net)
         if (rows := self.potential.rows()) not in (None, samples) and samples is not None:
             raise ValueError(f"the potential is tilted for {rows} samples; the batch has {samples}")
-        self.output.check(samples, net.sizes[-1], net.dtype)
-        if not (self.output.is_quadratic or isinstance(net.function(net.depth), Identity)):
-            raise ValueError("cross-entropy takes logits; the network's output is "
-                             f"{net.function(net.depth)!r}: leave it out, output=Identity()")
+        self.output.check(net, samples)
 
 
 def checked_potential(potential: Potential | None, name: str = "potential") -> Potential:

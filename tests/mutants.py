@@ -122,7 +122,7 @@ MUTANTS = [Mutant(*row) for row in [
      "test_cross_entropy.py::test_newton_step_against_a_dense_solver"),
     ("no halving", "newton.py", "(2 * step).clamp_max(1.0), 0.5 * step)", "step, step)",
      "test_cross_entropy.py::test_answer_against_scipy[300.0]"),
-    ("logits", "potentials.py", "isinstance(net.function(net.depth), Identity)", "True",
+    ("logits", "losses.py", "isinstance(G, Identity)", "True",
      "test_cross_entropy.py::test_bad_input"),
     ("steep", "objectives.py", "curvature = h.curvature_bounds[1]", "curvature = 0.5 * h.curvature_bounds[1]",
      "test_cross_entropy.py::test_beta_has_a_bound"),

@@ -318,7 +318,7 @@ def test_tilted_objectives():
 @pytest.mark.parametrize("base", [lnn.FenchelYoung(), lnn.LeastSquares()], ids=repr)
 @given(net=networks(), beta=st.floats(0.01, 1.5), seed=seeds)
 def test_rovr_loss_arovr(base, net, beta, seed):
-    """ROVR ≤ ℓ(z*) ≤ AROVR with the default solver. If it fails, one of them is no bound."""
+    """ROVR ≤ ℓ(z*) ≤ AROVR with the default solver. If it fails, one of them is not a bound."""
     x, _ = random_inputs(seed, net)
     y = distributions(seed, len(x), net.sizes[-1])
     middle = CE(y)(net(x))

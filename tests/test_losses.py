@@ -113,4 +113,4 @@ def test_losses_keep_the_dtype(dtype):
 def test_a_slope_that_does_not_fit_is_named(slope, message):
     """If it fails, the error speaks of something else than what the user gave."""
     with pytest.raises(ValueError, match=message):
-        lnn.Linear(slope).check(SAMPLES, CLASSES, torch.float32)
+        lnn.Linear(slope).check(lnn.LiftedNetwork([2, CLASSES]), SAMPLES)

@@ -132,7 +132,7 @@ def test_back_propagation_is_torchs_own():
 @each_base
 @given(net=networks(outputs=FUNCTIONS), beta=st.floats(0.01, 0.95), seed=st.integers(0, 99))
 def test_rovr_loss_arovr(base, net, beta, seed):
-    """ROVR ≤ ℓ(z*) ≤ AROVR: if it fails, one of them is no bound, whatever the solver did."""
+    """ROVR ≤ ℓ(z*) ≤ AROVR: if it fails, one of them is not a bound, whatever the solver did."""
     x, y = random_inputs(seed, net)
     middle = explicit([(1, y)], forward(net, x)[-1])
     lower = lnn.ROVR(beta, potential=base)(net, x, y, reduction="none")
