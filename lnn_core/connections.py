@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -67,12 +68,13 @@ class Connection(ABC):
         """This map in another precision."""
         return self.replaced([tensor.to(dtype) for tensor in self.tensors])
 
-    def squared_norm(self) -> float:
-        """‖A‖_F², for an operator that is not a matrix estimated (Hutchinson): E‖Aᵀv‖², v = ±1."""
+    @torch.no_grad()
+    def squared_norm(self) -> Tensor:
+        """‖A‖_F², a tensor without dimensions; estimated (Hutchinson): E‖Aᵀv‖² for random v = ±1."""
         like = self._like()
         draws = torch.randint(0, 2, (PROBES, math.prod(self.target)), device="cpu",
                               generator=torch.Generator("cpu").manual_seed(0))
-        return float(self.transpose((2 * draws - 1).to(like)).detach().square().sum() / PROBES)
+        return self.transpose((2 * draws - 1).to(like)).square().sum() / PROBES
 
     @torch.no_grad()
     def spectral_norm(self) -> float:
@@ -128,8 +130,9 @@ class Matrix(Connection):
         found = (lambda: e.T @ z), (lambda: e.sum(0))
         return [gradient() if want else None for gradient, want in zip(found, wanted)]
 
-    def squared_norm(self) -> float:
-        return float(torch.linalg.vector_norm(self.weight.detach()))**2
+    @torch.no_grad()
+    def squared_norm(self) -> Tensor:
+        return torch.linalg.vector_norm(self.weight).square()
 
     @torch.no_grad()
     def spectral_norm(self) -> float:
@@ -154,6 +157,17 @@ class Convolution(Connection):
         shape_only = e.new_empty(1).expand(len(e), *self.source)
         return self._backward(e, shape_only, (True, False, False))[0].flatten(1)
 
+    @torch.no_grad()
+    def squared_norm(self) -> Tensor:
+        """‖A‖_F²: each entry of the kernel counts as often as it meets a pixel and not the padding."""
+        stride, padding, dilation, *_ = self.options
+        squares = self.tensors[0].square().sum((0, 1))
+        for axis, sizes in enumerate(zip(self.source[1:], self.target[1:], squares.shape, stride,
+                                         padding, dilation)):
+            shape = [-1 if i == axis else 1 for i in range(squares.ndim)]
+            squares = squares * squares.new_tensor(_pixels_met(*sizes)).view(shape)
+        return squares.sum()
+
     def gradients(self, z, e, wanted):
         found = self._backward(e, z.reshape(-1, *self.source), (False, *wanted, False)[:3])
         return [gradient if want else None for gradient, want in zip(found[1:], wanted)]
@@ -162,6 +176,13 @@ class Convolution(Connection):
         """Those of Aᵀe and the gradients of Σ eᵀ(Az + b) in kernel and bias that are wanted."""
         return torch.ops.aten.convolution_backward(
             e.reshape(-1, *self.target), z, self.tensors[0], self.target[:1], *self.options, wanted)
+
+
+@lru_cache
+def _pixels_met(source: int, target: int, taps: int, stride: int, padding: int, dilation: int) -> list[int]:
+    """Along one axis of a convolution: for each tap, at how many outputs it lies on a pixel."""
+    return [sum(0 <= i * stride - padding + tap * dilation < source for i in range(target))
+            for tap in range(taps)]
 
 
 class Reshape(Connection):

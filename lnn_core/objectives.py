@@ -136,6 +136,8 @@ class _Alerts:
 
     def add(self, net: LiftedNetwork, x: Tensor, energy: Energy, report: Report) -> None:
         """Note the share without a minimum, and the share unsettled and beyond 1/λ_max(K)."""
+        if report.settled:
+            return
         self.infinite = max(self.infinite, int(report.infinite.sum()) / len(x))
         if report.passes > SHORT and (unsettled := ~(report.converged | report.infinite)).any():
             beyond = unsettled & _beyond_border(net, x, energy)

@@ -53,6 +53,8 @@ def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | Non
     """
     start = forward_point(net, x, energy, rows)
     end, report = (solver or Shooting())(net, energy, start)
+    if report.settled:
+        return end, report
     if not math.isfinite(float(end.energy.sum())):  # of the user's own solver, or input far off
         raise InferenceDiverged("activations ran away: their energy is no longer finite; "
                                 "lower beta or raise gamma")

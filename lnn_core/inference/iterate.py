@@ -69,6 +69,8 @@ class Report:
         infinite: shape (batch,); samples whose energy has no minimum: those, and all for which
             their proof holds, too (:func:`~lnn_core.inference.iterate.without_minimum`). Their
             values are bounds of infinity.
+        settled: whether the solver vouches that all energies are finite and none was found
+            unbounded, so that nobody need look again.
 
     ``converged`` promises a local optimum next to the forward pass, to the tolerance as
     estimated. It promises neither that E has a minimum (see ``infinite``) nor that there is
@@ -81,10 +83,13 @@ class Report:
     passes: int
     gap: Tensor
     converged: Tensor
-    unbounded: Tensor
+    unbounded: Tensor | None = None
     infinite: Tensor | None = None
+    settled: bool = False
 
     def __post_init__(self) -> None:
+        if self.unbounded is None:
+            object.__setattr__(self, "unbounded", torch.zeros_like(self.gap, dtype=torch.bool))
         if self.infinite is None:
             object.__setattr__(self, "infinite", self.unbounded)
 
@@ -96,7 +101,7 @@ class Report:
                 f"{int(self.converged.sum())} of {len(self.converged)} samples converged{unbounded}")
 
 
-def mean_gap(net: LiftedNetwork, k: int) -> float:
+def mean_gap(net: LiftedNetwork, k: int) -> Tensor | float:
     """½‖W_k‖²/d_k: the mean of half the squared gradient below layer k over unit errors e_k."""
     return 0.5 * sum(affine.squared_norm() for j, affine in net.connections_into(k) if j) / net.sizes[k]
 

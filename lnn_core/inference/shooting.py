@@ -36,7 +36,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,15 +43,23 @@ from torch import Tensor
 from ..checks import at_least
 from ..kinds import MOST, number
 from ..network import LiftedNetwork
-from ..potentials import Energy, Potential
-from .iterate import InferenceDiverged, Iterate, Report, is_unbounded_below, mean_gap, scale
+from ..potentials import Energy
+from .iterate import InferenceDiverged, Iterate, Report, is_unbounded_below, scale
+from .passes import (
+    MAX_OMEGA,
+    ROUNDING,
+    FirstPass,
+    Signals,
+    Sweep,
+    Trial,
+    descends,
+    first_pass,
+    mismatch,
+    pass_down,
+    pass_up,
+    vecdot,
+)
 
-vecdot = torch.linalg.vecdot
-
-#: The largest relaxation factor: a longer step is rarely accepted.
-MAX_OMEGA = 4.0
-#: By how many times its rounding error an energy may rise before a pass is taken back.
-ROUNDING = 64
 #: After this many passes, samples that have not converged are tested for a minimum.
 TESTED_AFTER = {2**i for i in range(2, 20)}
 
@@ -83,18 +90,24 @@ class Shooting:
 
     def __call__(self, net: LiftedNetwork, energy: Energy, start: Iterate) -> tuple[Iterate, Report]:
         """The iterate at which the energy is as low as asked for, and a report."""
-        for state in islice(self.iterate(net, energy, start), self.max_passes):
+        first = first_pass(net, energy, start)
+        gap = first.relative_gap()
+        if self.is_done(gap):  # the one look at a number that most training steps take
+            return first.trial.iterate, Report(1, gap, gap <= self.tolerance, settled=True)
+        for state in islice(_after(ShootingState(net, energy, start, first)), self.max_passes):
             gap = state.relative_gap()
-            if (gap.amax() if self.every else gap.mean()) <= self.tolerance:
+            if self.is_done(gap):
                 break
             if state.passes in TESTED_AFTER:
                 state.find_unbounded(gap > self.tolerance)
         state.check_numbers()
-        if state.unbounded is None:
-            unbounded = torch.zeros_like(gap, dtype=torch.bool)
-        else:
-            unbounded, gap = state.unbounded, gap.masked_fill(state.unbounded, torch.inf)
-        return state.iterate, Report(state.passes, gap, gap <= self.tolerance, unbounded)
+        if state.unbounded is not None:
+            gap = gap.masked_fill(state.unbounded, torch.inf)
+        return state.iterate, Report(state.passes, gap, gap <= self.tolerance, state.unbounded)
+
+    def is_done(self, gap: Tensor) -> bool:
+        """Whether relative gaps, (batch,), are as small as asked for."""
+        return bool((gap.amax() if self.every else gap.mean()) <= self.tolerance)
 
     @staticmethod
     def iterate(net: LiftedNetwork, energy: Energy, start: Iterate, *,
@@ -107,113 +120,43 @@ class Shooting:
             start: where to start, such as ``inference.forward_point(net, x, energy)``.
             omega: the relaxation factor of the first pass (default: from the Rayleigh quotient).
         """
-        state = ShootingState(net, energy, start, omega)
-        while True:
-            state.step()
-            yield state
+        yield from _after(ShootingState(net, energy, start, first_pass(net, energy, start, omega)))
 
 
-class Sweep(NamedTuple):
-    """The samples, shape (batch, 1), whose pass is a damped sweep of eq. (17), and their steps."""
-
-    samples: Tensor
-    step: Tensor
-
-    def blend(self, answer: Tensor, z: Tensor) -> Tensor:
-        """The answer; in a sweep only ``step`` of the way to it."""
-        return torch.where(self.samples, z + self.step * (answer - z), answer)
-
-
-class Signals(NamedTuple):
-    """What a pass down computes; lists are indexed by layer, None where there is nothing.
-
-    Attributes:
-        p: the signals to hidden layers, (batch, d_k).
-        z: their answers, given the pre-activations of the last pass.
-        e: the errors of the answers, and e[L] = λ.
-        decrease: (batch,), what the blocks of a full sweep gain, each by itself: Σ ½‖Δz_k‖².
-    """
-
-    p: list[Tensor | None]
-    z: list[Tensor | None]
-    e: list[Tensor | None]
-    decrease: Tensor | float
-
-
-def pass_down(net: LiftedNetwork, U: Potential, now: Iterate, lam: Tensor,
-              sweep: Sweep | None = None) -> Signals:
-    """Signals p_L−1, …, p_1 that λ, shape (batch, d_L), causes, with the a_k of the iterate."""
-    p, z, e = ([None] * (net.depth + 1) for _ in range(3))
-    e[-1] = lam
-    decrease = 0.0 if sweep is None else lam.new_zeros(())
-    for k in range(net.depth - 1, 0, -1):
-        G = net.function(k)
-        p[k] = net.feedback(k, e)
-        z[k] = U.prox(k, G, now.a[k], p[k])
-        if sweep is not None:
-            decrease = decrease + 0.5 * (z[k] - now.z[k]).square().sum(-1)
-            z[k] = sweep.blend(z[k], now.z[k])
-        if k in net.hidden_fed_layers:
-            e[k] = U.error(k, G, z[k], now.a[k])
-    return Signals(p, z, e, decrease)
-
-
-def pass_up(net: LiftedNetwork, energy: Energy, start: Iterate, signals: Signals,
-            sweep: Sweep | None = None) -> Iterate:
-    """The answers to the signals with fresh pre-activations; a sweep keeps those it has.
-
-    ``start`` has the pre-activations of the layers that the input alone feeds.
-    """
-    U = energy.potential
-    z, a = list(start.z), list(start.a)
-    for k in range(1, net.depth + 1):
-        if k in net.hidden_fed_layers:
-            a[k] = net.preactivation(k, z)
-        if k == net.depth:
-            z[k] = energy.output_prox(net, a[k])
-            continue
-        z[k] = U.prox(k, net.function(k), a[k], signals.p[k])
-        if sweep is not None:
-            z[k] = torch.where(sweep.samples, signals.z[k], z[k])
-    return Iterate.of(net, energy, z, a)
-
-
-def output_error(net: LiftedNetwork, energy: Energy, a: Tensor) -> Tensor:
-    """φ(a_L), (batch, d_L): the error of the output layer where it answers h alone."""
-    return energy.potential.error(net.depth, net.function(net.depth), energy.output_prox(net, a), a)
+def _after(state: ShootingState) -> Iterator[ShootingState]:
+    """The state, and that after each further pass."""
+    while True:
+        yield state
+        state.step()
 
 
 class ShootingState:
-    """A batch on its way to the minimum; ``step`` makes one pass.
+    """A batch on its way to the minimum, after its first pass; ``step`` makes one more.
 
     What one needs from outside: ``iterate``, the best point so far; ``passes``; and
     ``relative_gap()``, by how much it is estimated to be above the minimum.
     """
 
-    def __init__(self, net: LiftedNetwork, energy: Energy, start: Iterate,
-                 omega: float | None = None):
+    def __init__(self, net: LiftedNetwork, energy: Energy, start: Iterate, first: FirstPass):
         self.net, self.energy = net, energy
-        self.start = start                         # what gaps are relative to
+        self.start = first.origin                  # what gaps are relative to
         self.iterate = start
-        self.passes = 0
-        self.phi = output_error(net, energy, start.a[-1])  # (batch, d_L): φ(a_L) of the iterate
-        self.lam = self.phi                        # (batch, d_L): λ of the next pass
-        self.first_omega = omega
-        self.omega: Tensor | None = None           # (batch, 1)
+        self.passes = 1
+        self.phi = self.lam = first.lam            # (batch, d_L): φ(a_L) of the iterate, λ of the next pass
+        self.omega = first.omega                   # (batch, 1)
+        self.gap_weights = first.weights           # (batch,) per layer: see passes.relaxation
         self.last: tuple[Tensor, Tensor] | None = None  # λ and φ(a_L) of the last pass
         self.gap: Tensor | None = None             # (batch,): estimate of E − min E
-        self.gap_weights: dict[int, Tensor] = {}   # (batch,) per layer: see start_relaxation
-        self.scale = scale(start, start)           # (batch,)
+        self.scale = first.trial.scale             # (batch,)
         self.decrease: Tensor | None = None        # (batch,): of E in the last pass
         self.sweep: Sweep | None = None            # whose next pass is a damped sweep
         self.unbounded: Tensor | None = None       # (batch,): whose energy has no minimum
         self.not_a_number: Tensor | None = None    # (batch,): whose last trial had no energy
+        self.accept(first.trial)
 
     def step(self) -> None:
-        """One pass: propose, relax, accept."""
-        signals, trial = self.propose()
-        lam = self.relax(signals.e[-1], trial.e[-1])
-        self.accept(signals, trial, lam)
+        """One pass: propose, accept."""
+        self.accept(self.propose())
         self.passes += 1
 
     def relative_gap(self) -> Tensor:
@@ -221,15 +164,46 @@ class ShootingState:
         gap = self.gap / self.scale
         return gap if self.unbounded is None else gap.masked_fill_(self.unbounded, 0.0)
 
-    def propose(self) -> tuple[Signals, Iterate]:
-        """A pass down with λ and up again; the first one scales its signals by ω."""
+    def propose(self) -> Trial:
+        """A pass down with λ and up again, and what it is worth."""
         signals = pass_down(self.net, self.energy.potential, self.iterate, self.lam, self.sweep)
-        if self.omega is None:
-            self.start_relaxation(signals)
-            p, e = ([None if v is None else self.omega * v for v in values]
-                    for values in (signals.p, signals.e))
-            signals = signals._replace(p=p, e=e)
-        return signals, pass_up(self.net, self.energy, self.start, signals, self.sweep)
+        end = pass_up(self.net, self.energy, self.start, signals, self.sweep)
+        decrease, size = self.iterate.energy - end.energy, scale(self.start, end)
+        gap = self.with_slowing(mismatch(self.gap_weights, signals, end, decrease), decrease, size)
+        return Trial(signals, end, decrease, size, gap,
+                     self.without_unbounded(descends(decrease, size, self.sufficient(signals))))
+
+    def sufficient(self, signals: Signals) -> Tensor | float:
+        """The decrease that is asked for: in a sweep half of what a step that is short enough gains.
+
+        Without the condition passes near a kink go round in a cycle of equal energies.
+        """
+        if self.sweep is None:
+            return 0.0
+        return torch.where(self.sweep.samples, 0.5 * self.sweep.step, 0.0)[:, 0] * signals.decrease
+
+    def without_unbounded(self, better: Tensor) -> Tensor:
+        """Samples whose energy has no minimum stay where they are."""
+        return better if self.unbounded is None else better & ~self.unbounded
+
+    def with_slowing(self, gap: Tensor, decrease: Tensor, size: Tensor) -> Tensor:
+        """At least what is left should E go on falling in the ratio of the last two passes."""
+        if self.decrease is None:
+            return gap
+        eps, tiny = torch.finfo(decrease.dtype).eps, torch.finfo(decrease.dtype).tiny
+        decrease = torch.sub(decrease, size, alpha=ROUNDING * eps).clamp_min_(0.0)
+        slowing = (self.decrease - decrease).maximum(0.05 * decrease).clamp_min(tiny)
+        return gap.maximum(decrease.square() / slowing)
+
+    def accept(self, trial: Trial) -> None:
+        """Go to the trial; samples that it would make worse stay where they are."""
+        lam = self.relax(trial.signals.e[-1], trial.iterate.e[-1])
+        if self.sweep is not None or not trial.better.all():
+            self.safeguard(trial, lam)
+        else:
+            self.iterate, self.phi, self.lam = trial.iterate, trial.iterate.e[-1], lam
+            self.decrease, self.gap, self.scale = trial.decrease, trial.gap, trial.scale
+            self.not_a_number = None
 
     def relax(self, lam: Tensor, phi: Tensor) -> Tensor:
         """The next λ, (batch, d_L), from the λ of this pass and the φ(a_L) that came of it."""
@@ -238,95 +212,26 @@ class ShootingState:
         self.last = lam, phi
         return torch.lerp(lam, phi, self.omega)
 
-    def accept(self, signals: Signals, trial: Iterate, lam: Tensor) -> None:
-        """Go to the trial; samples that it would make worse stay where they are."""
-        if self.gap is None and not self.energy.potential.minimum_is_zero:
-            # What a tilt gains at the forward pass may be more than all that is left to find.
-            self.start = trial
-        decrease, self.scale = self.iterate.energy - trial.energy, scale(self.start, trial)
-        better = self.descends(decrease, signals)
-        gap = self.estimate(signals, trial, decrease)
-        if self.sweep is not None or not better.all():
-            self.safeguard(signals, trial, lam, decrease, gap, ~better[:, None])
-        else:
-            self.iterate, self.phi, self.lam = trial, trial.e[-1], lam
-            self.decrease, self.gap, self.not_a_number = decrease, gap, None
-
-    def descends(self, decrease: Tensor, signals: Signals) -> Tensor:
-        """Whether E fell, (batch,), up to rounding; in a sweep, by a sufficient amount."""
-        sufficient = 0.0
-        if self.sweep is not None:
-            # A sweep whose step is short enough gains twice this. Without the condition passes
-            # near a kink go round in a cycle of equal energies.
-            sufficient = torch.where(self.sweep.samples, 0.5 * self.sweep.step, 0.0)[:, 0]
-            sufficient = sufficient * signals.decrease
-        eps = torch.finfo(decrease.dtype).eps
-        better = torch.add(decrease, self.scale, alpha=ROUNDING * eps) >= sufficient
-        better &= decrease < torch.inf
-        return better if self.unbounded is None else better & ~self.unbounded
-
-    def start_relaxation(self, signals: Signals) -> None:
-        """Set ω = 1/(1 − φ′κ), and the weights by which mismatches count in gaps."""
-        net, U = self.net, self.energy.potential
-        q = self.energy.output.curvature_along(self.start.z[-1], self.lam)
-        gamma = U.curvature(net.depth)
-        slope = -gamma * q / (gamma + q)  # φ′ where f_L is the identity
-        if isinstance(slope, Tensor):
-            slope = slope.reshape(-1, slope.shape[-1] if slope.ndim else 1).amax(1)
-        kappa = self.rayleigh_quotient(signals)
-        stiffness = (1 - slope * kappa).clamp_min_(1 / MAX_OMEGA)
-        omega = stiffness.reciprocal()
-        self.gap_weights = {k: mean_gap(net, k) * omega.clamp_min(1.0) for k in net.hidden_fed_layers[:-1]}
-        if net.hidden_fed_layers:  # for ROVR the small ω hides how stiff the output is
-            self.gap_weights[net.depth] = (
-                0.5 * kappa * torch.maximum(omega, stiffness.square()))
-        if self.first_omega is not None:
-            omega = torch.full_like(omega, self.first_omega)
-        self.omega = omega[:, None]
-
-    def rayleigh_quotient(self, signals: Signals) -> Tensor:
-        """κ = λᵀK′λ/‖λ‖² = Σ_k p_kᵀ(z_k − z_k*)/‖λ‖², shape (batch,)."""
-        net, L = self.net, self.net.depth
-        if L == 1 or not self.energy.potential.minimum_is_zero:
-            # Under a tilt the answers are not linear in the signals: κ of a random λ, W_L alone.
-            return torch.full_like(self.phi[:, 0], 2 * mean_gap(net, L))
-        products = (vecdot(signals.p[k], signals.z[k] - self.start.z[k]) for k in range(1, L))
-        return sum(products, start=next(products)) / (vecdot(self.lam, self.lam) + 1e-30)
-
-    def estimate(self, signals: Signals, trial: Iterate, decrease: Tensor) -> Tensor:
-        """The gap of the trial, (batch,): half its squared gradient, or more if E still falls."""
-        gap = 0.0 if self.gap_weights else torch.zeros_like(decrease)
-        for k, weight in self.gap_weights.items():
-            mismatch = trial.e[k] - signals.e[k]
-            gap = weight * vecdot(mismatch, mismatch) + gap
-        if self.decrease is None:
-            return gap
-        # What is left, should the energy go on falling in the ratio of the last two passes.
-        eps, tiny = torch.finfo(decrease.dtype).eps, torch.finfo(decrease.dtype).tiny
-        decrease = torch.sub(decrease, self.scale, alpha=ROUNDING * eps).clamp_min_(0.0)
-        slowing = (self.decrease - decrease).maximum(0.05 * decrease).clamp_min(tiny)
-        return gap.maximum(decrease.square() / slowing)
-
-    def safeguard(self, signals: Signals, trial: Iterate, lam: Tensor, decrease: Tensor,
-                  gap: Tensor, worse: Tensor) -> None:
-        """Keep what is better; samples that are ``worse``, (batch, 1), go on with a sweep."""
+    def safeguard(self, trial: Trial, lam: Tensor) -> None:
+        """Keep what is better; samples that would be worse go on with a sweep."""
+        signals, end, worse = trial.signals, trial.iterate, ~trial.better[:, None]
         swept = torch.zeros_like(worse) if self.sweep is None else self.sweep.samples
-        step = torch.full_like(decrease[:, None], 0.5)
+        step, gap = torch.full_like(trial.decrease[:, None], 0.5), trial.gap
         if self.sweep is not None:  # of a sweep it is known what it wanted to change
             gap = torch.where(swept[:, 0], gap.maximum(signals.decrease), gap)
             step = torch.where(worse & swept, 0.5 * self.sweep.step, 0.5)
         self.sweep = Sweep(worse, step) if worse.any() else None
-        self.not_a_number = trial.energy.isnan()
+        self.not_a_number = end.energy.isnan()
         if self.not_a_number.any():  # unless activations are so large that their squares overflow
-            squares = sum(vecdot(v, v) for v in (*trial.z[1:], *trial.a[1:]))
+            squares = sum(vecdot(v, v) for v in (*end.z[1:], *end.a[1:]))
             self.not_a_number &= squares.isfinite()
         self.omega = torch.where(worse & ~swept, 1.0, self.omega)
-        self.phi = torch.where(worse, self.phi, trial.e[-1])
+        self.phi = torch.where(worse, self.phi, end.e[-1])
         self.lam = torch.where(worse | swept, self.phi, lam)
         self.gap = torch.where(worse[:, 0], torch.inf if self.gap is None else self.gap, gap)
-        self.decrease = (decrease if self.decrease is None
-                         else torch.where(worse[:, 0], self.decrease, decrease))
-        self.iterate = self.iterate.where(worse, trial)
+        self.decrease = (trial.decrease if self.decrease is None
+                         else torch.where(worse[:, 0], self.decrease, trial.decrease))
+        self.iterate = self.iterate.where(worse, end)
         self.scale = scale(self.start, self.iterate)
 
     def find_unbounded(self, unconverged: Tensor) -> None:
