@@ -21,7 +21,8 @@ LEAST = torch.float32
 
 def check_network(net: LiftedNetwork, name: str = "net") -> LiftedNetwork:
     """The network with its weights held fixed; TypeError where it is something else."""
-    net = getattr(net, "_orig_mod", net)  # of torch.compile
+    if not isinstance(net, LiftedNetwork):
+        net = getattr(net, "_orig_mod", net)  # of torch.compile
     if not isinstance(net, LiftedNetwork):
         if isinstance(getattr(net, "module", None), LiftedNetwork):  # (Distributed)DataParallel
             raise TypeError(
@@ -36,8 +37,11 @@ def prepared(net: LiftedNetwork, x: Tensor) -> tuple[LiftedNetwork, Tensor]:
     """The network with its weights held fixed, and x, flat, once checked; both in at least float32."""
     net = check_network(net)
     check_input(net, x)
+    x = x if x.ndim == 2 else x.flatten(1)
+    if x.dtype in (torch.float32, torch.float64):
+        return net, x
     dtype = torch.promote_types(net.dtype, LEAST)
-    return net.fixed(dtype), x.flatten(1).to(dtype)
+    return net.fixed(dtype), x.to(dtype)
 
 
 def check_input(net, x: Tensor) -> None:
@@ -155,7 +159,9 @@ def check_margin(outputs: int) -> None:
 
 def finite(name: str, values: Tensor) -> None:
     """ValueError where an entry of a tensor of any shape is not finite; it says which."""
-    values = torch.func.debug_unwrap(values).detach()  # under vmap: those of all mapped calls
+    if torch._C._are_functorch_transforms_active():
+        values = torch.func.debug_unwrap(values)  # under vmap: those of all mapped calls
+    values = values.detach()
     # A sum is ten times as fast as a look at every entry; it may overflow where all are finite.
     if math.isfinite(values.sum().item()):
         return

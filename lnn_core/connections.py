@@ -148,6 +148,8 @@ class Convolution(Connection):
             source[1:], padding, module.dilation, module.kernel_size, module.stride))
         super().__init__(source, (module.out_channels, *sizes), _weight_and_bias(module))
         self.options = (module.stride, padding, module.dilation, False, module.output_padding, module.groups)
+        self.pixels_met = tuple(map(_pixels_met, source[1:], sizes, module.kernel_size, module.stride,
+                                    padding, module.dilation))
 
     def __call__(self, z: Tensor) -> Tensor:
         kernel, bias = (*self.tensors, None)[:2]
@@ -160,13 +162,10 @@ class Convolution(Connection):
     @torch.no_grad()
     def squared_norm(self) -> Tensor:
         """‖A‖_F²: each entry of the kernel counts as often as it meets a pixel and not the padding."""
-        stride, padding, dilation, *_ = self.options
         squares = self.tensors[0].square().sum((0, 1))
-        for axis, sizes in enumerate(zip(self.source[1:], self.target[1:], squares.shape, stride,
-                                         padding, dilation)):
-            shape = [-1 if i == axis else 1 for i in range(squares.ndim)]
-            squares = squares * squares.new_tensor(_pixels_met(*sizes)).view(shape)
-        return squares.sum()
+        for met in self.pixels_met:  # along the first axis that is left
+            squares = torch.tensordot(squares.new_tensor(met), squares, 1)
+        return squares
 
     def gradients(self, z, e, wanted):
         found = self._backward(e, z.reshape(-1, *self.source), (False, *wanted, False)[:3])

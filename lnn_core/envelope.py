@@ -13,6 +13,8 @@ for them raises an error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,49 @@ def once(values: Tensor) -> Tensor:
     return _Once.apply(values) if values.requires_grad else values
 
 
+def gradients(net: LiftedNetwork, x: Tensor, end: Iterate, slopes: Tensor,
+              wanted: Sequence[bool] | None = None) -> list[Tensor | None]:
+    """The gradients of Σ slopes·minima in ``net.tensors()``, those that are ``wanted``.
+
+    Args:
+        net: the network.
+        x: its input, shape (batch, d_0).
+        end: as for :func:`minima`.
+        slopes: shape (copies, batch).
+        wanted: one entry per tensor (default: those that require a gradient).
+    """
+    if wanted is None:
+        wanted = [tensor.requires_grad for tensor in net.tensors()]
+    wanted, copies, found = list(wanted), len(slopes), []
+    slopes = -slopes.reshape(-1, 1)
+    e = [None] + [slopes * e_k for e_k in end.e[1:]]
+    for i, (j, k) in enumerate(net.edges):
+        affine, source, error = net.connection(i), end.z[j], e[k]
+        if j == 0:  # the input is the same for all copies: what reaches it adds up first
+            source, error = x, _together(error, copies)
+        own, wanted = wanted[:len(affine.tensors)], wanted[len(affine.tensors):]
+        found += affine.gradients(source, error, own)
+    return found
+
+
+def assign(net: LiftedNetwork, gradients: Sequence[Tensor | None]) -> None:
+    """Set the ``grad`` of every parameter from the gradients in ``net.tensors()``."""
+    tensors = net.tensors()
+    computed = [i for i, tensor in enumerate(tensors) if not tensor.is_leaf]
+    if computed:  # by one of torch's tools, from parameters that are not among the tensors
+        net.zero_grad()
+    for i, (tensor, gradient) in enumerate(zip(tensors, gradients)):
+        if i not in computed:
+            tensor.grad = gradient
+    if computed:
+        torch.autograd.backward([tensors[i] for i in computed], [gradients[i] for i in computed])
+
+
+def _together(error: Tensor, copies: int) -> Tensor:
+    """The sum over the copies of a batch, (batch, d_k)."""
+    return error if copies == 1 else error.view(copies, -1, error.shape[1]).sum(0)
+
+
 class _Envelope(torch.autograd.Function):
     @staticmethod
     def forward(ctx, net: LiftedNetwork, end: Iterate, x: Tensor, *tensors: Tensor) -> Tensor:
@@ -47,21 +92,18 @@ class _Envelope(torch.autograd.Function):
         x, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True
             slope = _Last.apply(slope, x, *tensors)
-        net, z, copies = ctx.net, ctx.end.z, len(slope)
-        slopes = -slope.reshape(-1, 1)
-        e = [None] + [slopes * e_k for e_k in ctx.end.e[1:]]
-        to_x_wanted, *wanted = ctx.needs_input_grad[2:]
-        to_x, found = None, []
-        for i, (j, k) in enumerate(net.edges):
-            affine, source, error = net.connection(i), z[j], e[k]
-            if j == 0:  # the input is the same for all copies: what reaches it adds up first
-                source, error = x, error if copies == 1 else error.view(copies, len(x), -1).sum(0)
-                if to_x_wanted:
-                    sent = affine.transpose(error)
-                    to_x = sent if to_x is None else to_x + sent
-            own, wanted = wanted[:len(affine.tensors)], wanted[len(affine.tensors):]
-            found += affine.gradients(source, error, own)
-        return None, None, to_x, *found
+        net, end = ctx.net, ctx.end
+        to_x, *wanted = ctx.needs_input_grad[2:]
+        return (None, None, _input_gradient(net, end, slope) if to_x else None,
+                *gradients(net, x, end, slope, wanted))
+
+
+def _input_gradient(net: LiftedNetwork, end: Iterate, slopes: Tensor) -> Tensor:
+    """The gradient of Σ slopes·minima in x, (batch, d_0)."""
+    factor = -slopes.reshape(-1, 1)
+    sent = [net.connection(i).transpose(_together(factor * end.e[k], len(slopes)))
+            for i, (j, k) in enumerate(net.edges) if j == 0]
+    return sum(sent[1:], sent[0])
 
 
 class _Once(torch.autograd.Function):

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from . import envelope
 from .checks import no_transforms, positive
-from .envelope import once
 from .inference import InferenceDiverged, Report, infer
 from .inference.iterate import Solver
 from .kinds import described, expect_function
@@ -70,13 +70,18 @@ class GeneralizedAROVR(LiftedObjective):
         loss = loss_of(self.loss, target)
         Energy(self.potential, loss).check_shapes(net, len(x))
         self.distance.check(self, net, x.detach(), loss)
-        rest = 0.0 if self.potential.minimum_is_zero else self.minimum(
-            net, x, self.potential, Loss())
+        rest = 0.0 if self.potential.minimum_is_zero else self._rest(net, x)
         with torch.no_grad():
             pair, self.report = self.distance.maximise(self, net, x.detach(), loss)
         self.activations = pair
         adversary, nominal = ([x, *z[1:]] for z in pair)
-        return once(rest - self.energy(net, loss, adversary, nominal)) / self.beta
+        return envelope.once(rest - self.energy(net, loss, adversary, nominal)) / self.beta
+
+    def _rest(self, net: LiftedNetwork, x: Tensor) -> Tensor:
+        """min_z U(z; x), shape (batch,)."""
+        energy = Energy(self.potential, Loss())
+        energy.check(net, len(x))
+        return envelope.minima(net, x, self._infer(net, x, energy))[0]
 
     def energy(self, net: LiftedNetwork, loss: Loss, adversary: Activations,
                nominal: Activations) -> Tensor:

@@ -163,8 +163,10 @@ class Loss:
                     self.lse + other.lse)
 
     def __mul__(self, factor: float | Tensor) -> Loss:
-        if not isinstance(factor, (Real, Tensor)):
-            return NotImplemented
+        return self.times(factor) if isinstance(factor, (Real, Tensor)) else NotImplemented
+
+    def times(self, factor: float | Tensor) -> Loss:
+        """``factor * loss``, as ``torch.compile`` can read it where the factor is a tensor."""
         if not self.is_quadratic and isinstance(factor, Tensor) and factor.ndim and factor.shape[-1] != 1:
             raise ValueError(f"a cross-entropy is multiplied by a tensor of shape {tuple(factor.shape)}; "
                              "expected a number or shape (batch, 1), one per sample: w[:, None] * "
@@ -203,7 +205,8 @@ def largest(entry: float | Tensor) -> float:
 
 def check_dtype(name: str, entry: float | Tensor | None, dtype: torch.dtype) -> None:
     """ValueError where the entry would turn activations of this dtype into another one."""
-    if not isinstance(entry, Tensor) or (entry.ndim == 0 and entry.is_floating_point()):
+    if not isinstance(entry, Tensor) or entry.dtype == dtype or (
+            entry.ndim == 0 and entry.is_floating_point()):
         return
     if not entry.is_floating_point() or torch.promote_types(entry.dtype, dtype) != dtype:
         raise ValueError(f"{name} has dtype {entry.dtype}; the network has {dtype}")

@@ -200,12 +200,16 @@ class LiftedNetwork(nn.Module):
         Reading them is faster, and they do not change: a spectral norm's power iteration,
         for one, moves on whenever its weight is computed. Gradients reach the parameters.
         """
-        connections = [self.connection(i) for i in range(len(self.edges))]
-        if self._fixed is not None and dtype in (None, self.dtype):
+        if self._fixed is None:
+            found = [connection(module, self.shapes[j])
+                     for module, (j, _) in zip(self.connections, self.edges)]
+        elif dtype in (None, self.dtype):
             return self
+        else:
+            found = self._fixed
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
-        view.__dict__["_fixed"] = connections if dtype is None else [A.to(dtype) for A in connections]
+        view.__dict__["_fixed"] = found if dtype is None else [A.to(dtype) for A in found]
         return view
 
     @property

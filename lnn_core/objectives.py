@@ -10,6 +10,8 @@ is evaluated at that z with autograd on the weights (and on x, if it asks for it
 
     loss = AROVR(beta=0.25)
     loss(net, x, y).backward()
+
+or, faster, ``loss.gradients(net, x, y)``, which sets the gradients without an autograd graph.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +28,7 @@ from torch import Tensor
 from . import envelope
 from .bounds import stability_threshold
 from .checks import (
+    LEAST,
     as_targets,
     check_double,
     check_reduction,
@@ -32,8 +37,9 @@ from .checks import (
     positive,
     prepared,
 )
-from .inference import Report, checked_solver, minimise
-from .inference.iterate import Solver
+from .inference import Report, checked_solver, looked_over, minimise
+from .inference.iterate import Iterate, Solver
+from .inference.passes import FirstPass, first_pass_from_input
 from .losses import Euclidean, Loss, LossFamily, checked_family, loss_of
 from .network import LiftedNetwork
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, checked_potential, innermost
@@ -99,13 +105,46 @@ class Objective(ABC):
             ValueError: input that does not fit, or β too large, before any computing.
         """
         check_reduction(reduction)
+        values = self.value(*self._checked(net, x, y)).to(torch.promote_types(x.dtype, LEAST))
+        return values.mean() if reduction == "mean" else values
+
+    def gradients(self, net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
+        """The mean over the batch, and its gradient in every parameter's ``grad``.
+
+        What ``net.zero_grad()``, a call and ``backward()`` do, but x gets no gradient; arguments
+        and errors as for a call.
+        """
+        value = self._gradients(*self._checked(net, x, y))
+        return value.to(torch.promote_types(x.dtype, LEAST))
+
+    def over(self, net: LiftedNetwork, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """``gradients`` for mini-batches of these samples, which are checked once.
+
+        Returns:
+            A function of the rows of x and y that a mini-batch is made of. It sees weights that an
+            optimizer changes in place; make another one where modules or parameters are replaced.
+        """
+        fixed, inputs, target = self._checked(net, x, y)
+        if all(tensor.is_leaf for tensor in fixed.tensors()):
+            return lambda rows: self._gradients(fixed, inputs[rows], target[rows])
+        # One of torch's tools computes weights from parameters, anew for each mini-batch.
+        return lambda rows: self.gradients(net, x[rows], y[rows])
+
+    @own_precision
+    def _gradients(self, net: LiftedNetwork, x: Tensor, target: Tensor) -> Tensor:
+        value = self.value(net, x.detach(), target).mean()
+        net.zero_grad()
+        value.backward()
+        return value.detach()
+
+    def _checked(self, net: LiftedNetwork, x: Tensor, y: Tensor) -> tuple[LiftedNetwork, Tensor, Tensor]:
+        """The network, its input and targets, checked, and in the precision to compute in."""
         net, x = prepared(net, x)
         dtype = self.precision(x.dtype)
         if dtype == torch.float64 != x.dtype:
             check_double(x.device, repr(self))
-        target = as_targets(net, x, y).to(dtype)
-        values = self.value(net.fixed(dtype), x.to(dtype), target).to(x.dtype)
-        return values.mean() if reduction == "mean" else values
+        target = as_targets(net, x, y)
+        return net.fixed(dtype), x.to(dtype), target.to(dtype)
 
     def precision(self, dtype: torch.dtype) -> torch.dtype:
         """What to compute in for a network of this dtype."""
@@ -206,45 +245,32 @@ class LiftedObjective(Objective):
     def precision(self, dtype):
         return dtype if self.strength > SINGLE else torch.float64
 
-    def minimum(self, net: LiftedNetwork, x: Tensor, U: Potential, h: Loss) -> Tensor:
-        """m(h) = min_z U(z; x) + h(z_L), (batch,), with its envelope gradient."""
-        energy = Energy(U, h)
-        energy.check(net, len(x))
-        return self._minima(net, x, energy)[0]
-
-    def minima(self, net: LiftedNetwork, x: Tensor, U: Potential, h: Loss,
-               change: Loss) -> tuple[Tensor, Tensor]:
-        """m(h) and m(h + change), (batch,) each: one inference of a batch of twice the size."""
-        for output in (h, h + change):
-            Energy(U, output).check(net, len(x))
-        rows = torch.arange(len(x), device=x.device).repeat(2)
-        second = x.new_tensor([[0.0], [1.0]]).repeat_interleave(len(x), 0)
-        energy = Energy(U.take(rows), h.take(rows) + second * change.take(rows))
-        first, last = self._minima(net, x, energy, rows)
-        return first, last
-
-    def rest_and_minimum(self, net: LiftedNetwork, x: Tensor, U: Potential,
-                         h: Loss) -> tuple[Tensor | float, Tensor]:
-        """m(0), which is 0 unless U is tilted (eq. 6), and m(h)."""
-        if U.minimum_is_zero:
-            return 0.0, self.minimum(net, x, U, h)
-        return self.minima(net, x, U, Loss(), h)
-
-    def _minima(self, net: LiftedNetwork, x: Tensor, energy: Energy,
-                rows: Tensor | None = None) -> Tensor:
+    def _infer(self, net: LiftedNetwork, x: Tensor, energy: Energy,
+               rows: Tensor | None = None) -> Iterate:
+        """Where the minima are, with what the inference says kept."""
         no_transforms()
-        end, self.report = minimise(net, x.detach(), energy, self.solver, rows)
-        self._alerts.add(net, end.z[0], energy, self.report)
-        return envelope.minima(net, x, end)
+        end, report = minimise(net, x.detach(), energy, self.solver, rows)
+        self._note(net, energy, end, report)
+        return end
+
+    def _note(self, net: LiftedNetwork, energy: Energy, end: Iterate, report: Report) -> None:
+        self.report = report
+        self._alerts.add(net, end.z[0], energy, report)
+
+    def _warn(self, stacklevel: int) -> None:
+        if text := self._alerts.text(self.beta):
+            warnings.warn(text, StabilityWarning, stacklevel=stacklevel + 1)
+
+    def _checked(self, net, x, y):
+        if isinstance(y, Tensor) and y.requires_grad and torch.is_grad_enabled():
+            raise ValueError("gradients in the targets are not supported: pass y.detach()")
+        return super()._checked(net, x, y)
 
     def __call__(self, net: LiftedNetwork, x: Tensor, y: Tensor,
                  reduction: str = "mean") -> Tensor:
-        if isinstance(y, Tensor) and y.requires_grad and torch.is_grad_enabled():
-            raise ValueError("gradients in the targets are not supported: pass y.detach()")
         self._alerts = _Alerts()
         values = super().__call__(net, x, y, reduction)
-        if text := self._alerts.text(self.beta):
-            warnings.warn(text, StabilityWarning, stacklevel=2)
+        self._warn(stacklevel=2)
         return values
 
     def check_beta(self, net: LiftedNetwork, h: Loss) -> None:
@@ -260,7 +286,119 @@ class LiftedObjective(Objective):
                              f"{'' if curvature == 1 else f'/{curvature:g}'}={bound:g}, or {why}")
 
 
-class ROVR(LiftedObjective):
+class Difference(NamedTuple):
+    """factor·(m(h + change) − m(h)) with m(h) = min_z U(z; x) + h(z_L).
+
+    Attributes:
+        U: the potential.
+        h: None for no loss: then m(h) is 0 unless U is tilted (eq. 6).
+        change: what is added to h.
+        factor: such as 1/β.
+    """
+
+    U: Potential
+    h: Loss | None
+    change: Loss
+    factor: float
+
+    @property
+    def copies(self) -> int:
+        """How many minima there are to find."""
+        return 1 if self.h is None and self.U.minimum_is_zero else 2
+
+    def check(self, net: LiftedNetwork, samples: int) -> None:
+        """ValueError where the losses or U do not fit the network and a batch of this size."""
+        for output in ([self.change] if self.copies == 1 else [self._h, self._h + self.change]):
+            Energy(self.U, output).check(net, samples)
+
+    @property
+    def _h(self) -> Loss:
+        return Loss() if self.h is None else self.h
+
+    def energy(self, x: Tensor) -> tuple[Energy, Tensor | None]:
+        """What to minimise, and for which rows of x: two minima are those of a batch of twice the size."""
+        if self.copies == 1:
+            return Energy(self.U, self.change), None
+        h = self._h
+        rows = torch.arange(len(x), device=x.device).repeat(2)
+        second = torch.cat([x.new_zeros(len(x), 1), x.new_ones(len(x), 1)])
+        return Energy(self.U.take(rows), h.take(rows) + self.change.take(rows).times(second)), rows
+
+    def of(self, minima: Tensor) -> Tensor:
+        """The values, (batch,), from the minima, (copies, batch)."""
+        return self.factor * (minima[0] if self.copies == 1 else minima[1] - minima[0])
+
+    def slopes(self, minima: Tensor) -> Tensor:
+        """The derivatives of the values' mean in all minima, shape (copies, batch)."""
+        samples = len(minima) // self.copies
+        slope = self.factor / samples
+        if self.copies == 1:
+            return minima.new_tensor(slope).expand(1, samples)
+        return minima.new_tensor([[-slope], [slope]]).expand(2, samples)
+
+
+def value_and_gradients(net: LiftedNetwork, x: Tensor, difference: Difference,
+                        end: Iterate) -> tuple[Tensor, list[Tensor | None]]:
+    """The mean of the values at these minima, and its gradients in ``net.tensors()``."""
+    return (difference.of(end.energy.view(difference.copies, -1)).mean(),
+            envelope.gradients(net, x, end, difference.slopes(end.energy)))
+
+
+def first_value_and_gradients(
+        net: LiftedNetwork, x: Tensor,
+        difference: Difference) -> tuple[Iterate, FirstPass, Tensor, list[Tensor | None]]:
+    """A whole training step that needs no second pass, but for the optimizer: what is compiled."""
+    start, first = first_pass_from_input(net, x, *difference.energy(x))
+    return start, first, *value_and_gradients(net, x, difference, first.trial.iterate)
+
+
+class DifferenceObjective(LiftedObjective):
+    """The objectives that are a difference of two minima, ROVR, AROVR and their targeted variants.
+
+    Arguments as for :class:`~lnn_core.AROVR`.
+    """
+
+    @abstractmethod
+    def difference(self, net: LiftedNetwork, target: Tensor) -> Difference:
+        """What the objective is for these targets, (batch, d_L)."""
+
+    def value(self, net, x, target):
+        difference = self._checked_difference(net, x, target)
+        end = self._infer(net, x, *difference.energy(x))
+        return difference.of(envelope.minima(net, x, end))
+
+    @own_precision
+    def _gradients(self, net, x, target):
+        self._alerts = _Alerts()
+        with torch.no_grad():
+            difference = self._checked_difference(net, x, target)
+            value, found = self._value_and_gradients(net, x, difference)
+        envelope.assign(net, found)
+        self._warn(stacklevel=4)  # where gradients(…) was called, beyond own_precision
+        return value
+
+    def _value_and_gradients(self, net: LiftedNetwork, x: Tensor,
+                             difference: Difference) -> tuple[Tensor, list[Tensor | None]]:
+        if not getattr(self.solver, "compiled", False):
+            end = self._infer(net, x, *difference.energy(x))
+            return value_and_gradients(net, x, difference, end)
+        no_transforms()
+        start, first, *found = self.solver.kernels(first_value_and_gradients, net, x, difference)
+        if report := self.solver.enough(first):
+            self.report = report
+            return tuple(found)
+        energy, _ = difference.energy(x)
+        end, report = self.solver.after(net, energy, start, first)
+        self._note(net, energy, end, looked_over(net, energy, end, report))
+        return value_and_gradients(net, x, difference, end)
+
+    def _checked_difference(self, net: LiftedNetwork, x: Tensor, target: Tensor) -> Difference:
+        difference = self.difference(net, target)
+        difference.check(net, len(x))
+        return difference
+
+
+class ROVR(DifferenceObjective):
     """ROVR_β = min_z ℓ(z) + U(z; x)/β = (m(βℓ) − m(0))/β ≤ ℓ(z*).
 
     Zach (2025), section 2.2; contrastive form eq. (6). β > 0 may be as large as you like.
@@ -272,16 +410,15 @@ class ROVR(LiftedObjective):
         solver: what infers (default: ``Shooting()``).
     """
 
-    def value(self, net, x, target):
-        U, loss = self.potential, loss_of(self.loss, target)
-        rest, helped = self.rest_and_minimum(net, x, U, self.beta * loss)
-        return (helped - rest) / self.beta  # eq. (6)
+    def difference(self, net, target):
+        return Difference(self.potential, None, self.beta * loss_of(self.loss, target),
+                          1 / self.beta)  # eq. (6)
 
     def __repr__(self):
         return f"ROVR(beta={self.beta:g})"
 
 
-class AROVR(LiftedObjective):
+class AROVR(DifferenceObjective):
     """AROVR_β = max_z ℓ(z) − U(z; x)/β = (m(0) − m(−βℓ))/β ≥ ℓ(z*).
 
     Zach (2025), eq. (8), and eq. (16) with ``potential=Reweighted(gamma)``. Adversarial
@@ -299,11 +436,10 @@ class AROVR(LiftedObjective):
         solver: what infers (default: ``Shooting()``).
     """
 
-    def value(self, net, x, target):
-        U, loss = self.potential, loss_of(self.loss, target)
+    def difference(self, net, target):
+        loss = loss_of(self.loss, target)
         self.check_beta(net, loss)
-        rest, attacked = self.rest_and_minimum(net, x, U, -self.beta * loss)
-        return (rest - attacked) / self.beta  # eq. (8)
+        return Difference(self.potential, None, -self.beta * loss, -1 / self.beta)  # eq. (8)
 
     def __repr__(self):
         return f"AROVR(beta={self.beta:g})"

@@ -11,14 +11,14 @@ from .checks import number
 from .inference.iterate import Solver
 from .kinds import expect, expect_function
 from .losses import Euclidean, Loss, LossFamily, Targeted, loss_of
-from .objectives import LiftedObjective, above_rounding
+from .objectives import Difference, DifferenceObjective, above_rounding
 from .potentials import Potential
 from .tilts import Tilt
 
 Attack = Callable[[LossFamily, Tensor], Loss]
 
 
-class _TargetedObjective(LiftedObjective):
+class _TargetedObjective(DifferenceObjective):
     """α, the attack ℓ⁻ and the tilt g that the two targeted objectives share.
 
     Arguments as for :class:`~lnn_core.TargetedAROVR`.
@@ -40,7 +40,7 @@ class _TargetedObjective(LiftedObjective):
             "tilt", tilt, "a tilt such as GaussianTilt(1/16)")
         self.scale = self.beta * (self.alpha if per_alpha else 1.0)
 
-    def subproblem(self, net, x, target):
+    def subproblem(self, net, target):
         """The potential of this call, and the losses βᾱℓ⁻ and βαℓ."""
         U = self.potential if self.tilt is None else self.tilt(net, self.potential)
         expect("tilt(net, potential)", U, Potential, "a Potential")
@@ -65,10 +65,9 @@ class TargetedROVR(_TargetedObjective):
     ``per_alpha=False``. Arguments as for :class:`~lnn_core.TargetedAROVR`.
     """
 
-    def value(self, net, x, target):
-        U, attack, loss = self.subproblem(net, x, target)
-        attacked, helped = self.minima(net, x, U, attack, loss)
-        return (helped - attacked) / self.scale  # eq. (25)
+    def difference(self, net, target):
+        U, attack, loss = self.subproblem(net, target)
+        return Difference(U, attack, loss, 1 / self.scale)  # eq. (25)
 
 
 class TargetedAROVR(_TargetedObjective):
@@ -96,8 +95,7 @@ class TargetedAROVR(_TargetedObjective):
         TypeError: an argument of another kind.
     """
 
-    def value(self, net, x, target):
-        U, attack, loss = self.subproblem(net, x, target)
+    def difference(self, net, target):
+        U, attack, loss = self.subproblem(net, target)
         self.check_beta(net, (1 / self.beta) * (loss - attack))
-        attacked, both = self.minima(net, x, U, attack, -loss)
-        return (attacked - both) / self.scale  # eq. (26)
+        return Difference(U, attack, -loss, -1 / self.scale)  # eq. (26)

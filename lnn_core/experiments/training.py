@@ -122,22 +122,22 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
     _check_epoch(net, objective, batch, generator, omit_unbounded, clip)
     expect("optimizer", optimizer, torch.optim.Optimizer, "an optimizer such as torch.optim.Adam")
     _check_split("train", _fixed(net), train, targets=getattr(objective, "uses_targets", True))
+    step = _without_unbounded(net, objective, train) if omit_unbounded else objective.over(
+        net, train.x, train.y)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     values, norms, reports = [], [], []
     batches = torch.randperm(len(train.y), generator=generator, device=home(generator)).split(batch)
     for rows in batches:
-        optimizer.zero_grad()
-        value = _mean(objective, net, train.x[rows], train.y[rows], omit_unbounded)
+        value = step(rows)
         if value is None:
             values.append(train.x.new_zeros(()))
             norms.append(train.x.new_zeros(()))
         else:
-            value.backward()
             norms.append(get_total_norm(p.grad for p in parameters if p.grad is not None))
             if clip is not None:
                 clip_grads_with_norm_(parameters, clip, norms[-1])
             optimizer.step()
-            values.append(value.detach())
+            values.append(value)
         reports.append(objective.report)
     share = torch.tensor([len(rows) for rows in batches], dtype=torch.float64,
                          device="cpu") / len(train.y)
@@ -154,16 +154,22 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
                  float(converged.float().mean()), float(unbounded.float().mean()), *gradients)
 
 
-def _mean(objective: Objective, net: LiftedNetwork, x: Tensor, y: Tensor,
-          omit_unbounded: bool) -> Tensor | None:
-    """The objective's mean over a mini-batch, or over what is bounded of it, if anything is."""
-    if not omit_unbounded:
-        return objective(net, x, y)
-    values = objective(net, x, y, reduction="none")
-    unbounded = getattr(objective.report, "unbounded", None)  # nothing inferred, or an LRRN: none
-    if unbounded is not None:  # targeted objectives infer two minima, one batch after the other
-        values = values[~unbounded.view(-1, len(values)).any(0)]
-    return values.mean() if len(values) else None
+def _without_unbounded(net: LiftedNetwork, objective: Objective,
+                       train: Split) -> Callable[[Tensor], Tensor | None]:
+    """As ``Objective.over``, of what is bounded of a mini-batch; None where nothing is."""
+    def step(rows: Tensor) -> Tensor | None:
+        values = objective(net, train.x[rows], train.y[rows], reduction="none")
+        unbounded = getattr(objective.report, "unbounded", None)  # nothing inferred, or an LRRN: none
+        if unbounded is not None:  # targeted objectives infer two minima, one batch after the other
+            values = values[~unbounded.view(-1, len(values)).any(0)]
+        if not len(values):
+            return None
+        net.zero_grad()
+        value = values.mean()
+        value.backward()
+        return value.detach()
+
+    return step
 
 
 def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Split, test: Split, *,

@@ -18,29 +18,13 @@ from ..checks import finite, no_transforms, own_precision, prepared
 from ..kinds import expect, expect_function
 from ..network import Activations, LiftedNetwork
 from ..potentials import Energy
-from .iterate import InferenceDiverged, Iterate, Report, Solver, without_minimum
+from .compiled import CompilationWarning
+from .iterate import InferenceDiverged, Iterate, Report, Solver, forward_point, without_minimum
 from .shooting import Shooting
 from .sweeps import PaperSweeps, sweep
 
-__all__ = ["InferenceDiverged", "Iterate", "PaperSweeps", "Report", "Shooting", "Solver",
+__all__ = ["CompilationWarning", "InferenceDiverged", "Iterate", "PaperSweeps", "Report", "Shooting", "Solver",
            "checked_solver", "forward_point", "infer", "minimise", "sweep"]
-
-
-@torch.no_grad()
-def forward_point(net: LiftedNetwork, x: Tensor, energy: Energy,
-                  rows: Tensor | None = None) -> Iterate:
-    """The forward pass as a solver's start, with its pre-activations and its energy.
-
-    The energy may be that of these ``rows`` of x, which may repeat.
-    """
-    z, a = [x], [None]
-    for k in range(1, net.depth + 1):
-        a.append(net.preactivation(k, z))
-        z.append(net.function(k).activation(a[k]))
-    if rows is not None:
-        z, a = ([None if v is None else v[rows] for v in values] for values in (z, a))
-    return Iterate(z, a, [None] + [0.0] * net.depth,
-                 energy.potential.forward_value(z) + energy.output(z[-1]))
 
 
 @torch.no_grad()
@@ -51,14 +35,22 @@ def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | Non
     Input is not checked again. The energy may be that of these ``rows`` of x, which may
     repeat: their forward pass is computed once.
     """
-    start = forward_point(net, x, energy, rows)
-    end, report = (solver or Shooting())(net, energy, start)
+    solver = solver or Shooting()
+    if isinstance(solver, Shooting):
+        end, report = solver.from_input(net, x, energy, rows)
+    else:
+        end, report = solver(net, energy, forward_point(net, x, energy, rows))
+    return end, looked_over(net, energy, end, report)
+
+
+def looked_over(net: LiftedNetwork, energy: Energy, end: Iterate, report: Report) -> Report:
+    """The report with ``infinite`` filled in; InferenceDiverged where an energy is not finite."""
     if report.settled:
-        return end, report
+        return report
     if not math.isfinite(float(end.energy.sum())):  # of the user's own solver, or input far off
         raise InferenceDiverged("activations ran away: their energy is no longer finite; "
                                 "lower beta or raise gamma")
-    return end, replace(report, infinite=without_minimum(net, energy, report.unbounded))
+    return replace(report, infinite=without_minimum(net, energy, report.unbounded))
 
 
 @own_precision

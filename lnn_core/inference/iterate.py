@@ -55,6 +55,23 @@ class Iterate:
                        torch.where(mask[:, 0], self.energy, other.energy))
 
 
+@torch.no_grad()
+def forward_point(net: LiftedNetwork, x: Tensor, energy: Energy,
+                  rows: Tensor | None = None) -> Iterate:
+    """The forward pass as a solver's start, with its pre-activations and its energy.
+
+    The energy may be that of these ``rows`` of x, which may repeat.
+    """
+    z, a = [x], [None]
+    for k in range(1, net.depth + 1):
+        a.append(net.preactivation(k, z))
+        z.append(net.function(k).activation(a[k]))
+    if rows is not None:
+        z, a = ([None if v is None else v[rows] for v in values] for values in (z, a))
+    return Iterate(z, a, [None] + [0.0] * net.depth,
+                 energy.potential.forward_value(z) + energy.output(z[-1]))
+
+
 @dataclass(frozen=True)
 class Report:
     """What inference did, sample by sample.

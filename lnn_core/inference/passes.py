@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..network import LiftedNetwork
 from ..potentials import Energy, Potential
-from .iterate import Iterate, mean_gap, scale
+from .iterate import Iterate, forward_point, mean_gap, scale
 
 vecdot = torch.linalg.vecdot
 
@@ -84,6 +84,7 @@ class FirstPass(NamedTuple):
         lam: (batch, d_L): the λ that was sent, before it was scaled by ω.
         omega: (batch, 1).
         weights: (batch,) for each layer: by how much a squared mismatch of errors counts in gaps.
+        gap: (batch,), in units of the scale; ∞ where E rose.
     """
 
     trial: Trial
@@ -91,10 +92,14 @@ class FirstPass(NamedTuple):
     lam: Tensor
     omega: Tensor
     weights: dict[int, Tensor]
+    gap: Tensor
 
-    def relative_gap(self) -> Tensor:
-        """The estimated gap in units of the scale, (batch,); ∞ where E rose."""
-        return torch.where(self.trial.better, self.trial.gap / self.trial.scale, torch.inf)
+
+def first_pass_from_input(net: LiftedNetwork, x: Tensor, energy: Energy,
+                          rows: Tensor | None = None) -> tuple[Iterate, FirstPass]:
+    """The forward pass and the first pass from there: what ``Shooting(compiled=True)`` compiles."""
+    start = forward_point(net, x, energy, rows)
+    return start, first_pass(net, energy, start)
 
 
 def first_pass(net: LiftedNetwork, energy: Energy, start: Iterate,
@@ -112,7 +117,8 @@ def first_pass(net: LiftedNetwork, energy: Energy, start: Iterate,
     decrease, size = start.energy - end.energy, scale(origin, end)
     trial = Trial(signals, end, decrease, size, mismatch(weights, signals, end, decrease),
                   descends(decrease, size))
-    return FirstPass(trial, origin, lam, factor, weights)
+    return FirstPass(trial, origin, lam, factor, weights,
+                     torch.where(trial.better, trial.gap / size, torch.inf))
 
 
 def pass_down(net: LiftedNetwork, U: Potential, now: Iterate, lam: Tensor,
@@ -181,7 +187,7 @@ def rayleigh_quotient(net: LiftedNetwork, U: Potential, start: Iterate, signals:
     lam, L = signals.e[-1], net.depth
     if L == 1 or not U.minimum_is_zero:
         # Under a tilt the answers are not linear in the signals: κ of a random λ, W_L alone.
-        return lam.new_full((len(lam),), 2 * mean_gap(net, L))
+        return torch.zeros_like(lam[:, 0]) + 2 * mean_gap(net, L)
     products = (vecdot(signals.p[k], signals.z[k] - start.z[k]) for k in range(1, L))
     return sum(products, start=next(products)) / (vecdot(lam, lam) + 1e-30)
 

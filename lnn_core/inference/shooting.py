@@ -35,6 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import torch
@@ -44,6 +45,7 @@ from ..checks import at_least
 from ..kinds import MOST, number
 from ..network import LiftedNetwork
 from ..potentials import Energy
+from .compiled import Kernels
 from .iterate import InferenceDiverged, Iterate, Report, is_unbounded_below, scale
 from .passes import (
     MAX_OMEGA,
@@ -54,6 +56,7 @@ from .passes import (
     Trial,
     descends,
     first_pass,
+    first_pass_from_input,
     mismatch,
     pass_down,
     pass_up,
@@ -72,6 +75,10 @@ class Shooting:
         tolerance: of the mean over the batch of the gap, as estimated (see ``Report``).
         max_passes: the most passes.
         every: stop only when each sample's gap is within the tolerance.
+        compiled: run the forward and the first pass through ``torch.compile``; results are equal to
+            rounding. The first call for each β and each size of a batch takes seconds; where compiling
+            fails, for want of a C++ compiler say, a ``CompilationWarning`` says so, and nothing else
+            changes.
 
     A pass that would raise a sample's energy is taken back; that sample's next one is a
     sweep of eq. (17) with a step short enough to descend. A sample whose energy is found to
@@ -82,18 +89,35 @@ class Shooting:
     tolerance: float = 1e-3
     max_passes: int = 50
     every: bool = False
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         at_least("max_passes", self.max_passes, 1, MOST)
         if not number("tolerance", self.tolerance) >= 0:
             raise ValueError(f"tolerance={self.tolerance} must not be negative")
 
+    @cached_property
+    def kernels(self) -> Kernels:
+        """What was compiled for this solver."""
+        return Kernels()
+
     def __call__(self, net: LiftedNetwork, energy: Energy, start: Iterate) -> tuple[Iterate, Report]:
         """The iterate at which the energy is as low as asked for, and a report."""
-        first = first_pass(net, energy, start)
-        gap = first.relative_gap()
-        if self.is_done(gap):  # the one look at a number that most training steps take
-            return first.trial.iterate, Report(1, gap, gap <= self.tolerance, settled=True)
+        return self.after(net, energy, start, first_pass(net, energy, start))
+
+    def from_input(self, net: LiftedNetwork, x: Tensor, energy: Energy,
+                   rows: Tensor | None = None) -> tuple[Iterate, Report]:
+        """The same from the forward pass of x (of these ``rows``), in one kernel where compiled."""
+        arguments = net, x, energy, rows
+        start, first = (self.kernels(first_pass_from_input, *arguments) if self.compiled
+                        else first_pass_from_input(*arguments))
+        return self.after(net, energy, start, first)
+
+    def after(self, net: LiftedNetwork, energy: Energy, start: Iterate,
+              first: FirstPass) -> tuple[Iterate, Report]:
+        """The same after the first pass."""
+        if report := self.enough(first):
+            return first.trial.iterate, report
         for state in islice(_after(ShootingState(net, energy, start, first)), self.max_passes):
             gap = state.relative_gap()
             if self.is_done(gap):
@@ -104,6 +128,12 @@ class Shooting:
         if state.unbounded is not None:
             gap = gap.masked_fill(state.unbounded, torch.inf)
         return state.iterate, Report(state.passes, gap, gap <= self.tolerance, state.unbounded)
+
+    def enough(self, first: FirstPass) -> Report | None:
+        """The report of a first pass where no other is needed, as in most training steps."""
+        if self.is_done(first.gap):
+            return Report(1, first.gap, first.gap <= self.tolerance, settled=True)
+        return None
 
     def is_done(self, gap: Tensor) -> bool:
         """Whether relative gaps, (batch,), are as small as asked for."""

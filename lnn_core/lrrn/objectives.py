@@ -16,6 +16,7 @@ index, a wrong sign and a missing transpose.)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -61,6 +62,16 @@ class EnergyLoss(ABC):
         check_input(net, x)
         values = _OnceDifferentiable.apply(self.value(net, x, y))
         return values.mean() if reduction == "mean" else values
+
+    def over(self, net: LRRN, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """A function of the rows of a mini-batch: its mean, with the gradient in every ``grad``."""
+        def step(rows: Tensor) -> Tensor:
+            value = self(net, x[rows], y[rows])
+            net.zero_grad()
+            value.backward()
+            return value.detach()
+
+        return step
 
     @abstractmethod
     def value(self, net: LRRN, x: Tensor, y: Tensor | None) -> Tensor:
