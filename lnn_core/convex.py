@@ -104,7 +104,7 @@ class Box(ConvexFunction):
         return torch.where(inside, e * (z - 0.5 * e - a), math.inf)
 
     def divergence_sum(self, z: Tensor, a: Tensor, e: Tensor) -> Tensor:
-        return torch.linalg.vecdot(e, torch.sub(z - a, e, alpha=0.5))
+        return torch.linalg.vecdot(e, (z - a).sub_(e, alpha=0.5))
 
     def __repr__(self) -> str:
         return f"Box({self.lower:g}, {self.upper:g})"

@@ -47,6 +47,17 @@ class Iterate:
             e.append(error)
         return cls(z, a, e, value)
 
+    def take(self, rows: Tensor) -> Iterate:
+        """The iterate of these samples."""
+        return Iterate(*([v[rows] if isinstance(v, Tensor) else v for v in values]
+                         for values in (self.z, self.a, self.e)), self.energy[rows])
+
+    def with_rows(self, rows: Tensor, new: Iterate) -> Iterate:
+        """This iterate with other activations for these samples."""
+        z, a, e = ([None if v is None else v.index_copy(0, rows, u) for v, u in zip(*lists)]
+                   for lists in ((self.z, new.z), (self.a, new.a), (self.e, new.e)))
+        return Iterate([self.z[0], *z[1:]], a, e, self.energy.index_copy(0, rows, new.energy))
+
     def where(self, mask: Tensor, other: Iterate) -> Iterate:
         """This iterate for the samples in the mask, (batch, 1); the other one elsewhere."""
         z, a, e = ([None if v is None else torch.where(mask, u, v) for u, v in zip(*lists)]

@@ -196,8 +196,8 @@ def mismatch(weights: dict[int, Tensor], signals: Signals, end: Iterate, like: T
     """Half the squared gradient of E where errors are not those that were assumed, (batch,)."""
     gap = 0.0 if weights else torch.zeros_like(like)
     for k, weight in weights.items():
-        missed = end.e[k] - signals.e[k]
-        gap = weight * vecdot(missed, missed) + gap
+        # A norm reads its argument once; a product of it with itself would be written first.
+        gap = weight * torch.linalg.vector_norm(end.e[k] - signals.e[k], dim=-1).square() + gap
     return gap
 
 

@@ -63,6 +63,9 @@ from .passes import (
     vecdot,
 )
 
+#: Samples are left where they are once their gap is this part of the tolerance: no sample that another
+#: pass would make much better is left for the sake of speed.
+LEFT_AT = 0.1
 #: After this many passes, samples that have not converged are tested for a minimum.
 TESTED_AFTER = {2**i for i in range(2, 20)}
 
@@ -118,16 +121,18 @@ class Shooting:
         """The same after the first pass."""
         if report := self.enough(first):
             return first.trial.iterate, report
-        for state in islice(_after(ShootingState(net, energy, start, first)), self.max_passes):
+        batch = Batch(ShootingState(net, energy, start, first))
+        for state in islice(_after(batch.state), self.max_passes):
             gap = state.relative_gap()
-            if self.is_done(gap):
+            if self.is_done(batch.filled(batch.gap, gap)):
                 break
             if state.passes in TESTED_AFTER:
                 state.find_unbounded(gap > self.tolerance)
+            batch.leave_where_they_are(gap <= LEFT_AT * self.tolerance)
         state.check_numbers()
-        if state.unbounded is not None:
-            gap = gap.masked_fill(state.unbounded, torch.inf)
-        return state.iterate, Report(state.passes, gap, gap <= self.tolerance, state.unbounded)
+        end, gap, unbounded = batch.merged()
+        gap = gap.masked_fill(unbounded, torch.inf)
+        return end, Report(state.passes, gap, gap <= self.tolerance, unbounded)
 
     def enough(self, first: FirstPass) -> Report | None:
         """The report of a first pass where no other is needed, as in most training steps."""
@@ -160,6 +165,46 @@ def _after(state: ShootingState) -> Iterator[ShootingState]:
         state.step()
 
 
+class Batch:
+    """A batch of which only some samples are still on their way: passes are made for those alone.
+
+    Near the border of stability one sample may take ten times as many passes as the others.
+
+    Attributes:
+        state: of the samples on their way.
+        rows: which they are, (samples,); None for all.
+        gap: (batch,), relative gaps of the samples that were left where they are.
+    """
+
+    def __init__(self, state: ShootingState):
+        self.state = state
+        self.rows: Tensor | None = None
+        self.end, self.gap = state.iterate, state.relative_gap()
+        self.unbounded = torch.zeros_like(self.gap, dtype=torch.bool)
+
+    def filled(self, values: Tensor, new: Tensor) -> Tensor:
+        """Values of all samples, (batch,), with new ones for those on their way."""
+        return new if self.rows is None else values.index_copy(0, self.rows, new)
+
+    def merged(self) -> tuple[Iterate, Tensor, Tensor]:
+        """Where all samples are, their gaps, and which are unbounded."""
+        state, unbounded = self.state, self.state.unbounded
+        if unbounded is None:
+            unbounded = torch.zeros_like(state.scale, dtype=torch.bool)
+        end = state.iterate if self.rows is None else self.end.with_rows(self.rows, state.iterate)
+        return (end, self.filled(self.gap, state.relative_gap()),
+                self.filled(self.unbounded, unbounded))
+
+    def leave_where_they_are(self, done: Tensor) -> None:
+        """Go on without those that are done, (samples,), if they are at least half of all."""
+        if 2 * int(done.sum()) < len(done):
+            return
+        self.end, self.gap, self.unbounded = self.merged()
+        left = (~done).nonzero()[:, 0]
+        self.rows = left if self.rows is None else self.rows[left]
+        self.state.keep(left)
+
+
 class ShootingState:
     """A batch on its way to the minimum, after its first pass; ``step`` makes one more.
 
@@ -183,6 +228,18 @@ class ShootingState:
         self.unbounded: Tensor | None = None       # (batch,): whose energy has no minimum
         self.not_a_number: Tensor | None = None    # (batch,): whose last trial had no energy
         self.accept(first.trial)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these samples alone."""
+        self.energy = self.energy.take(rows)
+        self.start, self.iterate = self.start.take(rows), self.iterate.take(rows)
+        self.gap_weights = {k: weight[rows] for k, weight in self.gap_weights.items()}
+        self.last = self.last[0][rows], self.last[1][rows]
+        if self.sweep is not None:
+            self.sweep = Sweep(self.sweep.samples[rows], self.sweep.step[rows])
+        for name in ("phi", "lam", "omega", "gap", "scale", "decrease", "unbounded", "not_a_number"):
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, value[rows])
 
     def step(self) -> None:
         """One pass: propose, accept."""
