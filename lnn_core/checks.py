@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterable
 
 import torch
@@ -91,12 +92,31 @@ def as_targets(net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
 
 
 def own_precision(function: Callable) -> Callable:
-    """The function with autocasting off: differences of energies do not survive bfloat16."""
-    @functools.wraps(function)
+    """The function with autocasting off: differences of energies do not survive bfloat16.
+
+    A user's own ``torch.compile`` breaks its graph here: what inference does depends on values.
+    """
     def precise(*arguments, **options):
         with torch._C._DisableAutocast():  # torch.autocast(enabled=False) is for one kind of device
             return function(*arguments, **options)
-    return precise
+
+    @functools.wraps(function)
+    def call(*arguments, **options):
+        return _untraced(precise)(*arguments, **options)
+
+    return call
+
+
+def _untraced(function: Callable) -> Callable:
+    """The function, which torch's tracer, if it was imported, leaves alone."""
+    if "torch._dynamo" not in sys.modules:  # an import of a second, for those who compile
+        return function
+    if function not in _UNTRACED:
+        _UNTRACED[function] = torch._dynamo.disable(function)
+    return _UNTRACED[function]
+
+
+_UNTRACED: dict[Callable, Callable] = {}
 
 
 def check_double(device: torch.device, what: str) -> None:

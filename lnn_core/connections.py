@@ -51,7 +51,7 @@ class Connection(ABC):
 
     @abstractmethod
     def transpose(self, e: Tensor) -> Tensor:
-        """Aᵀe, shape (batch, d_j), for e of shape (batch, d_k)."""
+        """Aᵀe, shape (batch, d_j), a new tensor, for e of shape (batch, d_k)."""
 
     @abstractmethod
     def gradients(self, z: Tensor, e: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
@@ -191,7 +191,7 @@ class Reshape(Connection):
         return z
 
     def transpose(self, e: Tensor) -> Tensor:
-        return e
+        return e.clone()  # as for any other map: what comes back may be changed in place
 
     def gradients(self, z, e, wanted):
         return []

@@ -17,6 +17,7 @@ or, faster, ``loss.gradients(net, x, y)``, which sets the gradients without an a
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -106,6 +107,7 @@ class Objective(ABC):
         """
         check_reduction(reduction)
         values = self.value(*self._checked(net, x, y)).to(torch.promote_types(x.dtype, LEAST))
+        self._warn()
         return values.mean() if reduction == "mean" else values
 
     def gradients(self, net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
@@ -145,6 +147,9 @@ class Objective(ABC):
             check_double(x.device, repr(self))
         target = as_targets(net, x, y)
         return net.fixed(dtype), x.to(dtype), target.to(dtype)
+
+    def _warn(self) -> None:
+        """Warn of what the last computation has come upon."""
 
     def precision(self, dtype: torch.dtype) -> torch.dtype:
         """What to compute in for a network of this dtype."""
@@ -212,6 +217,14 @@ def above_rounding(name: str, value: float) -> float:
     return value
 
 
+def _level_of_the_caller() -> int:
+    """The ``stacklevel`` at which a warning points out of this package, and out of torch's wrappers."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("lnn_core", "torch"):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 class LiftedObjective(Objective):
     """What the objectives with a potential have in common: β ≥ 1e-12, U, and m(h).
 
@@ -257,21 +270,15 @@ class LiftedObjective(Objective):
         self.report = report
         self._alerts.add(net, end.z[0], energy, report)
 
-    def _warn(self, stacklevel: int) -> None:
+    def _warn(self):
         if text := self._alerts.text(self.beta):
-            warnings.warn(text, StabilityWarning, stacklevel=stacklevel + 1)
+            warnings.warn(text, StabilityWarning, stacklevel=_level_of_the_caller())
 
     def _checked(self, net, x, y):
         if isinstance(y, Tensor) and y.requires_grad and torch.is_grad_enabled():
             raise ValueError("gradients in the targets are not supported: pass y.detach()")
-        return super()._checked(net, x, y)
-
-    def __call__(self, net: LiftedNetwork, x: Tensor, y: Tensor,
-                 reduction: str = "mean") -> Tensor:
         self._alerts = _Alerts()
-        values = super().__call__(net, x, y, reduction)
-        self._warn(stacklevel=2)
-        return values
+        return super()._checked(net, x, y)
 
     def check_beta(self, net: LiftedNetwork, h: Loss) -> None:
         """ValueError unless U − β·h is strictly convex in z_L."""
@@ -374,7 +381,7 @@ class DifferenceObjective(LiftedObjective):
             difference = self._checked_difference(net, x, target)
             value, found = self._value_and_gradients(net, x, difference)
         envelope.assign(net, found)
-        self._warn(stacklevel=4)  # where gradients(…) was called, beyond own_precision
+        self._warn()
         return value
 
     def _value_and_gradients(self, net: LiftedNetwork, x: Tensor,

@@ -312,3 +312,77 @@ def test_training_does_not_depend_on_the_solver():
     paper, shooting = accuracy.values()
     # Of 300 test images 6: fewer than two samples of images differ by, √(2 · 0.9 · 0.1 · 300) = 7.
     assert paper > 0.85 and abs(paper - shooting) < 0.02
+
+
+# --- passes for those that need them ------------------------------------------------------------
+
+
+@pytest.fixture
+def uneven():
+    """Linear 1-1-1 with W = 1, w by unit: samples 2 and 5 are near the border, as their unit is on."""
+    net = lnn.LiftedNetwork([2, 2, 1], bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        net.weight(1).copy_(torch.eye(2))
+        net.weight(2).copy_(torch.tensor([[0.3, 3.0]]))
+    x = torch.tensor([[1.0, -9.0]], dtype=torch.float64).repeat(8, 1)
+    x[[2, 5]] = torch.tensor([-9.0, 0.02], dtype=torch.float64)  # off once the adversary pushes z_2 down
+    y = torch.tensor([[2.0]], dtype=torch.float64).repeat(8, 1)
+    return net, x, y
+
+
+def sizes_of_passes(monkeypatch):
+    from lnn_core.inference import passes, shooting
+
+    seen, down = [], passes.pass_down
+
+    def watch(net, U, now, lam, *rest):
+        seen.append(len(lam))
+        return down(net, U, now, lam, *rest)
+
+    for module in (passes, shooting):
+        monkeypatch.setattr(module, "pass_down", watch)
+    return seen
+
+
+def test_later_passes_are_for_those_that_need_them(monkeypatch, uneven):
+    """Two of eight samples take more passes. If it fails, the others pay for them, or the results
+    come back in another order."""
+    net, x, y = uneven
+    energy = lnn.FenchelYoung() - 0.09 * lnn.Euclidean(y)
+    lowest = minimise(net, x, energy, EXACT)[0]
+    seen = sizes_of_passes(monkeypatch)
+    end, report = minimise(net, x, energy, lnn.Shooting(1e-10, every=True))
+    assert seen[0] == 8 and seen[-1] == 2 and report.passes == len(seen)
+    torch.testing.assert_close(end.energy, lowest.energy, rtol=1e-7, atol=1e-12)
+    for k in (1, 2):
+        torch.testing.assert_close(end.z[k], lowest.z[k], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(end.a[k], Iterate.of(net, energy, end.z).a[k])
+        torch.testing.assert_close(end.e[k], Iterate.of(net, energy, end.z).e[k])
+    assert report.converged.all() and not report.unbounded.any()
+
+
+def test_flags_come_back_to_their_samples(monkeypatch, uneven):
+    """Beyond the border of two samples. If it fails, others than those are called unbounded, or a sample
+    that is left where it is loses its gap."""
+    net, x, y = uneven
+    x[[2, 5], 1] = 1.0
+    seen = sizes_of_passes(monkeypatch)
+    end, report = minimise(net, x, lnn.FenchelYoung() - 0.2 * lnn.Euclidean(y))
+    assert min(seen) == 2
+    assert report.unbounded.nonzero()[:, 0].tolist() == [2, 5]
+    assert report.gap[[2, 5]].isinf().all() and (report.gap[[0, 1, 3, 4, 6, 7]] <= 1e-3).all()
+    assert report.infinite.all(), "the proof for two samples holds for all of them"
+    assert end.energy.isfinite().all()
+
+
+def test_no_sample_is_left_before_it_is_well_within_the_tolerance(trained):
+    """If it fails, speed is bought with the accuracy of gradients."""
+    net, x, y = trained
+    energy = lnn.FenchelYoung() - 0.35 * lnn.Euclidean(y)
+    together = minimise(net, x, energy, lnn.Shooting(1e-4))[1]
+    assert together.passes > 2 and together.gap.mean() <= 1e-4
+    for rows in torch.arange(len(x)).split(100):
+        alone = minimise(net, x[rows], lnn.FenchelYoung() - 0.35 * lnn.Euclidean(y[rows]),
+                         lnn.Shooting(0.0, max_passes=together.passes))[1]
+        # One more pass may have helped a sample that was left, which had 1e-5 at the most.
+        assert (together.gap[rows] <= alone.gap.clamp_min(1.1e-5) * 3).float().mean() > 0.9

@@ -23,8 +23,8 @@ from .iterate import InferenceDiverged, Iterate, Report, Solver, forward_point, 
 from .shooting import Shooting
 from .sweeps import PaperSweeps, sweep
 
-__all__ = ["CompilationWarning", "InferenceDiverged", "Iterate", "PaperSweeps", "Report", "Shooting", "Solver",
-           "checked_solver", "forward_point", "infer", "minimise", "sweep"]
+__all__ = ["CompilationWarning", "InferenceDiverged", "Iterate", "PaperSweeps", "Report", "Shooting",
+           "Solver", "checked_solver", "forward_point", "infer", "minimise", "sweep"]
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def minimise(net: LiftedNetwork, x: Tensor, energy: Energy, solver: Solver | Non
     repeat: their forward pass is computed once.
     """
     solver = solver or Shooting()
-    if isinstance(solver, Shooting):
+    if isinstance(solver, Shooting) and solver.compiled:
         end, report = solver.from_input(net, x, energy, rows)
     else:
         end, report = solver(net, energy, forward_point(net, x, energy, rows))

@@ -39,20 +39,25 @@ class Signals(NamedTuple):
 
     Attributes:
         p: the signals to hidden layers, (batch, d_k).
-        z: their answers, given the pre-activations of the last pass.
+        z: their answers in a sweep, given the pre-activations of the last pass.
         e: the errors of the answers, and e[L] = λ.
+        gain: (batch,), Σ p_kᵀ(z_k − z_k of the iterate): λᵀK′λ from the forward pass.
         decrease: (batch,), what the blocks of a full sweep gain, each by itself: Σ ½‖Δz_k‖².
     """
 
     p: list[Tensor | None]
     z: list[Tensor | None]
     e: list[Tensor | None]
-    decrease: Tensor | float
+    gain: Tensor
+    decrease: Tensor
 
-    def scaled(self, omega: Tensor) -> Signals:
-        """The signals times ω, shape (batch, 1), and so the errors; answers are left as they are."""
-        p, e = ([None if v is None else omega * v for v in values] for values in (self.p, self.e))
-        return self._replace(p=p, e=e)
+    def scale_(self, omega: Tensor) -> Signals:
+        """The signals times ω, shape (batch, 1), in place, and so the errors, which are new tensors.
+
+        In place, as what is read once more should still be in the processor's cache.
+        """
+        p = [None if v is None else v.mul_(omega) for v in self.p]
+        return self._replace(p=p, e=[None if v is None else omega * v for v in self.e])
 
 
 class Trial(NamedTuple):
@@ -110,7 +115,7 @@ def first_pass(net: LiftedNetwork, energy: Energy, start: Iterate,
     factor, weights = relaxation(net, energy, start, signals)
     if omega is not None:
         factor = torch.full_like(factor, omega)
-    signals = signals.scaled(factor)
+    signals = signals.scale_(factor)
     end = pass_up(net, energy, start, signals)
     # What a tilt gains at the forward pass may be more than all that is left to find.
     origin = start if energy.potential.minimum_is_zero else end
@@ -126,17 +131,19 @@ def pass_down(net: LiftedNetwork, U: Potential, now: Iterate, lam: Tensor,
     """Signals p_L−1, …, p_1 that λ, shape (batch, d_L), causes, with the a_k of the iterate."""
     p, z, e = ([None] * (net.depth + 1) for _ in range(3))
     e[-1] = lam
-    decrease = 0.0 if sweep is None else lam.new_zeros(())
+    gain = decrease = lam.new_zeros(())
     for k in range(net.depth - 1, 0, -1):
         G = net.function(k)
         p[k] = net.feedback(k, e)
-        z[k] = U.prox(k, G, now.a[k], p[k])
-        if sweep is not None:
-            decrease = decrease + 0.5 * (z[k] - now.z[k]).square().sum(-1)
-            z[k] = sweep.blend(z[k], now.z[k])
+        answer = U.prox(k, G, now.a[k], p[k])
+        if sweep is None:
+            gain = vecdot(p[k], answer - now.z[k]) + gain
+        else:
+            decrease = 0.5 * (answer - now.z[k]).square().sum(-1) + decrease
+            answer = z[k] = sweep.blend(answer, now.z[k])
         if k in net.hidden_fed_layers:
-            e[k] = U.error(k, G, z[k], now.a[k])
-    return Signals(p, z, e, decrease)
+            e[k] = U.error(k, G, answer, now.a[k])
+    return Signals(p, z, e, gain, decrease)
 
 
 def pass_up(net: LiftedNetwork, energy: Energy, start: Iterate, signals: Signals,
@@ -173,7 +180,7 @@ def relaxation(net: LiftedNetwork, energy: Energy, start: Iterate,
     slope = -gamma * q / (gamma + q)  # φ′ where f_L is the identity
     if isinstance(slope, Tensor):
         slope = slope.reshape(-1, slope.shape[-1] if slope.ndim else 1).amax(1)
-    kappa = rayleigh_quotient(net, U, start, signals)
+    kappa = rayleigh_quotient(net, U, signals)
     stiffness = (1 - slope * kappa).clamp_min_(1 / MAX_OMEGA)
     omega = stiffness.reciprocal()
     weights = {k: mean_gap(net, k) * omega.clamp_min(1.0) for k in net.hidden_fed_layers[:-1]}
@@ -182,14 +189,13 @@ def relaxation(net: LiftedNetwork, energy: Energy, start: Iterate,
     return omega[:, None], weights
 
 
-def rayleigh_quotient(net: LiftedNetwork, U: Potential, start: Iterate, signals: Signals) -> Tensor:
+def rayleigh_quotient(net: LiftedNetwork, U: Potential, signals: Signals) -> Tensor:
     """κ = λᵀK′λ/‖λ‖² = Σ_k p_kᵀ(z_k − z_k*)/‖λ‖², shape (batch,)."""
     lam, L = signals.e[-1], net.depth
     if L == 1 or not U.minimum_is_zero:
         # Under a tilt the answers are not linear in the signals: κ of a random λ, W_L alone.
         return torch.zeros_like(lam[:, 0]) + 2 * mean_gap(net, L)
-    products = (vecdot(signals.p[k], signals.z[k] - start.z[k]) for k in range(1, L))
-    return sum(products, start=next(products)) / (vecdot(lam, lam) + 1e-30)
+    return signals.gain / (vecdot(lam, lam) + 1e-30)
 
 
 def mismatch(weights: dict[int, Tensor], signals: Signals, end: Iterate, like: Tensor) -> Tensor:

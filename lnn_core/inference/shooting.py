@@ -110,10 +110,8 @@ class Shooting:
 
     def from_input(self, net: LiftedNetwork, x: Tensor, energy: Energy,
                    rows: Tensor | None = None) -> tuple[Iterate, Report]:
-        """The same from the forward pass of x (of these ``rows``), in one kernel where compiled."""
-        arguments = net, x, energy, rows
-        start, first = (self.kernels(first_pass_from_input, *arguments) if self.compiled
-                        else first_pass_from_input(*arguments))
+        """The same from the input x (these ``rows`` of it), forward and first pass in one kernel."""
+        start, first = self.kernels(first_pass_from_input, net, x, energy, rows)
         return self.after(net, energy, start, first)
 
     def after(self, net: LiftedNetwork, energy: Energy, start: Iterate,
