@@ -38,7 +38,7 @@ from .checks import (
     positive,
     prepared,
 )
-from .inference import Report, checked_solver, looked_over, minimise
+from .inference import Report, Shooting, checked_solver, looked_over, minimise
 from .inference.iterate import Iterate, Solver
 from .inference.passes import FirstPass, first_pass_from_input
 from .losses import Euclidean, Loss, LossFamily, checked_family, loss_of
@@ -386,16 +386,17 @@ class DifferenceObjective(LiftedObjective):
 
     def _value_and_gradients(self, net: LiftedNetwork, x: Tensor,
                              difference: Difference) -> tuple[Tensor, list[Tensor | None]]:
-        if not getattr(self.solver, "compiled", False):
+        solver = self.solver
+        if not (isinstance(solver, Shooting) and solver.compiled):
             end = self._infer(net, x, *difference.energy(x))
             return value_and_gradients(net, x, difference, end)
         no_transforms()
-        start, first, *found = self.solver.kernels(first_value_and_gradients, net, x, difference)
-        if report := self.solver.enough(first):
+        start, first, value, found = solver.kernels(first_value_and_gradients, net, x, difference)
+        if report := solver.enough(first):
             self.report = report
-            return tuple(found)
+            return value, found
         energy, _ = difference.energy(x)
-        end, report = self.solver.after(net, energy, start, first)
+        end, report = solver.after(net, energy, start, first)
         self._note(net, energy, end, looked_over(net, energy, end, report))
         return value_and_gradients(net, x, difference, end)
 

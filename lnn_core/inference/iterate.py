@@ -111,7 +111,7 @@ class Report:
     passes: int
     gap: Tensor
     converged: Tensor
-    unbounded: Tensor | None = None
+    unbounded: Tensor = None  # type: ignore[assignment]  # none
     infinite: Tensor | None = None
     settled: bool = False
 
