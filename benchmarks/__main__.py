@@ -20,7 +20,7 @@ from pathlib import Path
 from lnn_core.experiments.records import save
 from lnn_core.experiments.tables import markdown
 
-from . import breakdown, epochs, gaps, lrrn
+from . import breakdown, epochs, gaps, lrrn, steps
 from .learners import FULL, QUICK, Settings
 from .timing import provenance
 
@@ -34,6 +34,7 @@ SECTIONS: dict[str, Callable[[Settings], list[dict]]] = {
     "default": gaps.at_default,
     "border": gaps.near_the_border,
     "depth": gaps.by_depth,
+    "steps": steps.by_way,
     "epochs": epochs.by_batch,
     "training": epochs.along_training,
     "size": epochs.by_size,

@@ -128,11 +128,10 @@ def by_passes(settings: Settings) -> list[dict]:
 
 def energies_of(method: str, net: LiftedNetwork, target: Tensor) -> dict[str, Energy]:
     """The energies that an objective minimises, with its standard settings."""
-    objective = Run(**METHODS[method]).objective()
-    if method == "arovr":
-        return {"the only one": objective.potential - objective.beta * objective.loss(target)}
-    potential, attack, loss = objective.subproblem(net, target, target)
-    return {"attack": potential + attack, "attack − loss": potential + (attack - loss)}
+    U, attack, change, _ = Run(**METHODS[method]).objective().difference(net, target)
+    if attack is None:
+        return {"the only one": U + change}
+    return {"attack": U + attack, "attack − loss": U + (attack + change)}
 
 
 def at_default(settings: Settings) -> list[dict]:

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import warnings
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +15,12 @@ import benchmarks.__main__ as command
 import lnn_core as lnn
 from benchmarks.handwritten import HandWritten
 from benchmarks.learners import FULL, METHODS, QUICK
+from benchmarks.steps import chain_steps
 from benchmarks.timing import Time, interleave, ratio, threads, with_interval
 from benchmarks.tracing import Operations, peak_bytes
 from lnn_core.data import Split
 from lnn_core.experiments.training import seeded_generator, train_epoch
+from lnn_core.inference import CompilationWarning
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "book" / "records" / "cost"
@@ -33,7 +36,8 @@ def ticking() -> SimpleNamespace:
 def records(tmp_path_factory) -> dict[str, dict]:
     """All sections, measured in small by the command line; how busy the machine is changes nothing."""
     folder = tmp_path_factory.mktemp("cost")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", CompilationWarning)  # where there is no compiler
         patch.setattr("benchmarks.timing.time", ticking())
         command.main(["--quick", "--folder", str(folder)])
     return {path.stem: json.loads(path.read_text()) for path in folder.iterdir()}
@@ -173,6 +177,35 @@ def test_epoch_times_cover_all_methods(records):
                for row in records["training"]["rows"])
     shapes = {(row["depth"], row["width"]) for row in records["size"]["rows"]}
     assert shapes == {(3, 32), (3, 64), (2, 32), (4, 32)}
+
+
+def test_steps_are_compared_with_plain_torch(records):
+    """If it fails, the table lacks a way of training, or a ratio has another denominator."""
+    rows = records["steps"]["rows"]
+    chain = {(row["method"], row["way"]) for row in rows if row["network"] == "chain"}
+    assert chain == {("torch", "backward"), ("autograd", "backward"), ("autograd", "gradients")} | {
+        (method, way) for method in ("arovr", "arovr_ab", "arovr_abg")
+        for way in ("backward", "gradients", "compiled")}
+    networks = [row["network"] for row in rows if row["method"] == "torch"]
+    assert networks == ["chain", "convolutions, 0 epochs", f"convolutions, {QUICK.epochs} epochs"]
+    for row in rows:  # the clock ticks once a turn
+        assert row["ratio to torch"]["median"] == 1
+        assert (row["passes"] > 0) == row["method"].startswith("arovr")
+
+
+def test_the_plain_step_is_back_propagation():
+    """If it fails, ratios are to something that does not train, or not the same."""
+    samples = Split(torch.rand(20, 6), torch.arange(20) % 10)
+    start = lnn.LiftedNetwork([6, 5, 10], generator=seeded_generator(0, "weights"))
+    steps, nets = chain_steps(start, samples), []
+    for name in (("torch", "backward"), ("autograd", "backward"), ("autograd", "gradients")):
+        step = steps[name][0]
+        step(torch.tensor([3, 1, 4]))
+        cells = dict(zip(step.__code__.co_freevars, step.__closure__))
+        nets.append(cells["optimizer"].cell_contents.param_groups[0]["params"])
+    assert not torch.equal(nets[0][0], start.weight(1))
+    for other in nets[1:]:
+        torch.testing.assert_close(other, nets[0])
 
 
 def expected_multiply_adds(sizes, method, passes):
