@@ -10,6 +10,7 @@ from torch import nn
 
 import lnn_core as lnn
 from lnn_core.inference import CompilationWarning
+from lnn_core.inference.compiled import Kernels
 
 needs_a_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")),
                                       reason="torch.compile needs a C++ compiler")
@@ -85,6 +86,18 @@ def test_where_one_pass_is_not_enough():
     expected = outcome(net, lambda net: few.gradients(net, x, y))
     torch.testing.assert_close(outcome(net, lambda net: many.gradients(net, x, y)), expected)
     assert few.report.passes == many.report.passes > 1
+
+
+@needs_a_compiler
+def test_more_kinds_of_calls_than_there_may_be_kernels():
+    """If it fails, a training run that meets another size of batch, or another β, ends in torch's error."""
+    net, x, y = chain()
+    objective = lnn.AROVR(0.2, solver=lnn.Shooting(compiled=True))
+    objective.solver.__dict__["kernels"] = Kernels(most=1)
+    objective.gradients(net, x, y)
+    with pytest.warns(CompilationWarning, match="not compiled"):
+        found = outcome(net, lambda net: objective.gradients(net, x[:5], y[:5]))
+    torch.testing.assert_close(found, outcome(net, lambda net: lnn.AROVR(0.2).gradients(net, x[:5], y[:5])))
 
 
 def test_cross_entropy_runs_as_it_is():

@@ -59,6 +59,7 @@ DEFAULTS = {
     "generalized.GeneralizedAROVR": {"weight": 1.0},
     "inference.shooting.Shooting": {
         "tolerance": 1e-3, "max_passes": 50, "every": False, "compiled": False},
+    "inference.compiled.Kernels": {"most": 64},
     "inference.iterate.Report": {"settled": False},
     "inference.passes.descends": {"sufficient": 0.0},
     "inference.sweeps.PaperSweeps": {"passes": 20, "tolerance": 1e-3},

@@ -42,7 +42,7 @@ import torch
 from torch import Tensor
 
 from ..checks import at_least
-from ..kinds import MOST, number
+from ..kinds import MOST, expect, number
 from ..network import LiftedNetwork
 from ..potentials import Energy
 from .compiled import Kernels
@@ -96,6 +96,8 @@ class Shooting:
 
     def __post_init__(self) -> None:
         at_least("max_passes", self.max_passes, 1, MOST)
+        expect("every", self.every, bool, "True or False")
+        expect("compiled", self.compiled, bool, "True or False")
         if not number("tolerance", self.tolerance) >= 0:
             raise ValueError(f"tolerance={self.tolerance} must not be negative")
 
@@ -329,9 +331,8 @@ class ShootingState:
         """InferenceDiverged where the energy is NaN: that would count as "worse" every time."""
         if self.not_a_number is not None and self.not_a_number.any():
             raise InferenceDiverged(
-                f"the energy of {int(self.not_a_number.sum())} of {len(self.not_a_number)} samples "
-                "is not a number at activations that are: a convex function or the potential "
-                "returns NaN")
+                f"the energy is not a number at activations that are, for {int(self.not_a_number.sum())} "
+                "samples: a convex function or the potential returns NaN")
 
 
 def secant_omega(dlam: Tensor, dphi: Tensor) -> Tensor:
