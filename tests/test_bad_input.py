@@ -55,6 +55,8 @@ CALLS = {
     "TargetedROVR": (lnn.TargetedROVR, TARGETED),
     "TargetedAROVR": (lnn.TargetedAROVR, TARGETED),
     "an objective's call": (lnn.AROVR(0.25), {"net": NET, "x": X, "y": Y, "reduction": "mean"}),
+    "gradients": (lnn.AROVR(0.25).gradients, {"net": NET, "x": X, "y": Y}),
+    "over": (lnn.AROVR(0.25).over, {"net": NET, "x": X, "y": Y}),
     "BackPropagation's call": (lnn.BackPropagation(), {"net": NET, "x": X, "y": Y}),
     "ConstrainedAROVR": (lnn.ConstrainedAROVR, {"delta": 0.1, "steps": 5, **OBJECTIVE}),
     "its call": (lnn.ConstrainedAROVR(0.1, steps=2), {"net": NET, "x": X, "y": Y}),

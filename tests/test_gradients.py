@@ -41,7 +41,7 @@ def by_backward(objective, net, x, y):
     net.zero_grad()
     value = objective(net, x, y)
     value.backward()
-    return value.detach(), [p.grad for p in net.parameters()]
+    return value.detach(), [p.grad.clone() for p in net.parameters()]
 
 
 def check(net, value, expected):

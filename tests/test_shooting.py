@@ -361,6 +361,19 @@ def test_later_passes_are_for_those_that_need_them(monkeypatch, uneven):
     assert report.converged.all() and not report.unbounded.any()
 
 
+def test_passes_for_fewer_and_fewer_samples(monkeypatch, trained):
+    """If it fails, activations of one sample end up in another's row."""
+    net, x, y = trained
+    energy = lnn.FenchelYoung() - 0.2 * lnn.Euclidean(y)
+    lowest = minimise(net, x, energy, EXACT)[0]
+    seen = sizes_of_passes(monkeypatch)
+    end, report = minimise(net, x, energy, lnn.Shooting(1e-9, every=True))
+    assert len(set(seen)) >= 3 and seen == sorted(seen, reverse=True), seen
+    near = torch.isclose(end.energy, lowest.energy, rtol=1e-6)
+    assert report.converged.all() and near.float().mean() > 0.98  # some have another optimum near by
+    torch.testing.assert_close(end.energy, energy(net, end.z))
+
+
 def test_flags_come_back_to_their_samples(monkeypatch, uneven):
     """Beyond the border of two samples. If it fails, others than those are called unbounded, or a sample
     that is left where it is loses its gap."""

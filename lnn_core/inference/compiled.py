@@ -21,7 +21,7 @@ class Kernels:
     are too many kinds, the function itself runs from then on, and a ``CompilationWarning`` says why.
 
     Args:
-        most: how many kinds of calls a function may have (before torch 2.13 its own limit, 8).
+        most: how many kinds of calls a function may have (older versions of torch have a limit of their own).
     """
 
     def __init__(self, most: int = 64) -> None:
