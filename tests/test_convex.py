@@ -18,7 +18,8 @@ DEFINITIONS = {
     "Tanh()": lambda z: z * torch.atanh(z) + 0.5 * torch.log(1 - z.square()),
     "Sigmoid()": lambda z: z * z.log() + (1 - z) * (1 - z).log(),
     "Softplus()": lambda z: torch.tensor(
-        [float(mpmath.quad(lambda t: mpmath.log(mpmath.expm1(t)), [0, z_i])) for z_i in z.tolist()]).double(),
+        [float(mpmath.quad(lambda t: mpmath.log(mpmath.expm1(t)), [0, z_i])) for z_i in z.tolist()],
+        dtype=torch.float64),
     "LeakyReLU(0.2)": lambda z: torch.where(z < 0, 5 * z.square() / 2, z.square() / 2),
 }
 
@@ -187,6 +188,30 @@ def test_empty_box_is_refused(lower, upper):
     """If it fails, a box without points gives NaN much later."""
     with pytest.raises(ValueError, match=f"lower={lower}, upper={upper}"):
         lnn.Box(lower, upper)
+
+
+def test_softplus_is_right_where_its_series_end():
+    """B(u) changes from one series to another at u = 1, G and D with it. If it fails, they jump there."""
+    z = torch.tensor([0.5, 1 - 1e-12, 1.0, 1 + 1e-12, 1.5], dtype=torch.float64)
+    G = lnn.Softplus()
+    torch.testing.assert_close(G.value(z), DEFINITIONS["Softplus()"](z), rtol=1e-12, atol=1e-13)
+    a = torch.tensor([-3.0], dtype=torch.float64)
+    expected = G.value(z) - z * a + G.conjugate(a)
+    torch.testing.assert_close(G.divergence(z, a), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("G", [lnn.Identity(), lnn.ReLU(), lnn.Box(-0.5, 2), lnn.LeakyReLU(0.25)], ids=repr)
+@pytest.mark.parametrize("a", [-1.75, -0.375, 0.125, 0.75, 1.5])
+def test_divergence_close_to_the_activation(G, a):
+    """½(z − f(a))²·G″ where z and a are in one quadratic piece, to the last digits of single precision. If it
+    fails, D is the difference of three numbers that almost cancel, and its error exceeds it."""
+    f = G.activation(torch.tensor(a))
+    z = f + torch.tensor([-(2.0**-12), 2.0**-12])
+    inside = (z >= G.lower) & (z <= G.upper) & (f == (a if a > 0 else a * getattr(G, "slope", 1)))
+    curvature = 1 / G.slope if isinstance(G, lnn.LeakyReLU) and a < 0 else 1.0
+    e = z - f  # powers of two: exact
+    torch.testing.assert_close(G.divergence(z, torch.tensor(a))[inside],
+                               (0.5 * curvature * e.square())[inside], rtol=4e-7, atol=0)
 
 
 # --- tanh where it saturates ------------------------------------------------------------------------
