@@ -390,8 +390,8 @@ def test_a_convex_function_that_returns_nan():
 
 @pytest.mark.parametrize("seeded", [False, True])
 def test_another_default_device(seeded):
-    """A model on the CPU, "meta" as default. If it fails, what is drawn or made there has no values, or is not
-    drawn by the generator that was given."""
+    """A model on the CPU, "meta" as default. If it fails, what is drawn or made there has no values, or is
+    not drawn by the generator that was given."""
     def run():
         generator = torch.Generator("cpu").manual_seed(1) if seeded else None
         torch.seed() if seeded else torch.manual_seed(1)  # torch's own is for those who give no other

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import platform
 import re
 import runpy
 import shutil
@@ -24,7 +25,7 @@ from lnn_core import quantisation
 from lnn_core.experiments import Run, pca, robustness, studies  # noqa: F401  two declare kinds
 from lnn_core.experiments.records import Recorded, files, load, parallel, run_all, save
 from lnn_core.experiments.records.files import PROVENANCE, digest, seal
-from lnn_core.experiments.records.recorded import KINDS, rebuild
+from lnn_core.experiments.records.recorded import KINDS, processor, rebuild
 from lnn_core.experiments.records.repeating import disagreements, findings, read
 from lnn_core.experiments.records.tolerances import ACCURACY
 from lnn_core.experiments.tables import compare
@@ -681,6 +682,21 @@ def test_run_all_leaves_the_number_of_threads_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.set_num_threads", threads.append)
     record, = run_all([Toy()], tmp_path, jobs=1)
     assert threads == [1, 7] and record["machine"]["threads"] == 1
+
+
+def test_the_processor_has_a_name_on_every_system(monkeypatch, tmp_path):
+    """If it fails, a record from Linux, Windows or a Mac does not say what computed it."""
+    information = tmp_path / "cpuinfo"
+    monkeypatch.setattr("lnn_core.experiments.records.recorded.Path", lambda name: information)
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    for known, name in (("", "arm64"), ("Intel64 Family 6", "Intel64 Family 6")):
+        monkeypatch.setattr(platform, "processor", lambda known=known: known)
+        assert processor() == name
+        information.write_text("processor : 0\n")  # as on ARM
+        assert processor() == name
+        information.write_text("processor\t: 0\nmodel name\t: A 1\nprocessor\t: 1\nmodel name\t: A 1\n")
+        assert processor() == "A 1"
+        information.unlink()
 
 
 def test_record_says_where_it_comes_from():
