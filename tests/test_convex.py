@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import FUNCTIONS, SMOOTH_OR_LEAKY
+from torch import nn
 
 import lnn_core as lnn
+from lnn_core.architecture import ACTIVATIONS, function_of
 
 each_function = pytest.mark.parametrize("G", [*FUNCTIONS, *SMOOTH_OR_LEAKY], ids=repr)
 
@@ -79,6 +81,18 @@ def test_activation_is_torchs(G):
     a = torch.linspace(-30, 30, 999, dtype=torch.float64)
     theirs = TORCH.get(repr(G), torch.nn.Hardtanh(0, 1))(a)
     torch.testing.assert_close(G.activation(a), theirs, atol=1e-8, rtol=0)  # torch cuts softplus off at 20
+
+
+def test_the_function_of_every_module_is_known():
+    """f(a) as torch computes it, far beyond all kinks, for every module that is lifted. If it fails, the
+    lifted network is another one where activations are large."""
+    modules = [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-3, 7), nn.Tanh(), nn.Sigmoid(), nn.LeakyReLU(0.3),
+               nn.Softplus()]
+    assert set(map(type, modules)) == set(ACTIVATIONS)
+    a = torch.linspace(-30, 30, 999, dtype=torch.float64)
+    for module in modules:
+        f = function_of(module).activation(a)
+        torch.testing.assert_close(f, module(a), atol=1e-8, rtol=0)  # torch cuts softplus off at 20
 
 
 @each_function
