@@ -104,6 +104,7 @@ def test_every_sample_has_its_own_terms(quadratic):
         along = loss.curvature_along(z, d)
         assert along.shape == (4, 1)
         assert along[i].item() == pytest.approx((d[i] @ H @ d[i] / d[i].square().sum()).item(), abs=1e-12)
+        assert all(type(bound) is float for bound in loss.curvature_bounds)  # of all samples
         if not quadratic:
             assert loss.lipschitz.shape == (4,) and loss.lipschitz[i] == one.lipschitz[0]
 

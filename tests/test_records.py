@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -643,6 +644,25 @@ def test_workers_end_with_the_process_that_started_them(monkeypatch):
     monkeypatch.setattr(os, "_exit", ended.append)
     parallel._end_with(7)
     assert len(slept) == 2 and ended == [1]
+
+
+def test_workers_get_one_run_at_a_time(monkeypatch, tmp_path):
+    """If it fails, workers do not know whose end is theirs, records are written many at a time, all after the
+    last run, or workers that join a cluster late find nothing to do."""
+    asked = {}
+
+    def in_order(**options):
+        asked.update(options)
+        return lambda calls: (function(*arguments) for function, arguments, _ in calls)
+
+    monkeypatch.setattr(parallel.joblib, "Parallel", in_order)
+    run_all([Toy(0.1), Toy(0.2)], tmp_path, jobs=1)
+    assert asked["initializer"] is parallel._end_with and asked["initargs"] == (os.getpid(),)
+    assert (asked["n_jobs"], asked["batch_size"], asked["pre_dispatch"]) == (1, 1, "all")
+    assert asked["return_as"] == "generator_unordered"  # a run that takes long holds no other back
+    monkeypatch.setattr(parallel, "_processes", lambda jobs, scheduler: nullcontext())
+    run_all([Toy(0.3)], tmp_path, scheduler="tcp://there:8786")
+    assert asked["n_jobs"] == -1
 
 
 @pytest.mark.parametrize("stopped", [False, True])
