@@ -390,11 +390,11 @@ def test_a_convex_function_that_returns_nan():
 
 @pytest.mark.parametrize("seeded", [False, True])
 def test_another_default_device(seeded):
-    """A model on the CPU, "meta" as default. If it fails, what is drawn or made there has no
-    values."""
+    """A model on the CPU, "meta" as default. If it fails, what is drawn or made there has no values, or is
+    not drawn by the generator that was given."""
     def run():
         generator = torch.Generator("cpu").manual_seed(1) if seeded else None
-        torch.manual_seed(1)
+        torch.seed() if seeded else torch.manual_seed(1)  # torch's own is for those who give no other
         net = lnn.LiftedNetwork([4, 3, 2], lnn.Tanh(), generator=generator, device="cpu")
         y, x = torch.tensor([0, 1], device="cpu"), torch.ones(2, 4, device="cpu")
         tilt = (GaussianTilt(0.1, generator=generator), DropoutTilt(0.4, 1.0, generator=generator))

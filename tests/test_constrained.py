@@ -198,6 +198,22 @@ def test_samples_that_run_away_do_not_stop_the_others():
     assert (objective.certificate.energy[~inside] < 0.29).all()
 
 
+def test_passes_of_a_batch_that_was_halved_are_the_longest():
+    """If it fails, a report leaves passes out where one sample ran away."""
+    def fragile(net, energy, start):
+        if len(start.energy) > 1:
+            raise lnn.InferenceDiverged("all but one")
+        passes = 9 if torch.equal(start.z[0], x[1:2]) else 4
+        zero = torch.zeros_like(start.energy)
+        return start, Report(passes, zero, zero == 0, zero > 0)
+
+    net, x, y, _ = one_layer()
+    for rows in ([1, 0, 2], [0, 1, 2], [0, 2, 1]):
+        objective = ConstrainedAROVR(0.3, solver=fragile, steps=1)
+        objective(net, x[rows], y[rows])
+        assert objective.report.passes == 9
+
+
 def test_larger_beta_in_a_poorer_optimum():
     """If it fails, it replaces the activations found before, or certifies a bound that they
     refute."""

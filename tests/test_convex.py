@@ -8,8 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import FUNCTIONS, SMOOTH_OR_LEAKY
+from torch import nn
 
 import lnn_core as lnn
+from lnn_core.architecture import ACTIVATIONS, function_of
 
 each_function = pytest.mark.parametrize("G", [*FUNCTIONS, *SMOOTH_OR_LEAKY], ids=repr)
 
@@ -18,7 +20,8 @@ DEFINITIONS = {
     "Tanh()": lambda z: z * torch.atanh(z) + 0.5 * torch.log(1 - z.square()),
     "Sigmoid()": lambda z: z * z.log() + (1 - z) * (1 - z).log(),
     "Softplus()": lambda z: torch.tensor(
-        [float(mpmath.quad(lambda t: mpmath.log(mpmath.expm1(t)), [0, z_i])) for z_i in z.tolist()]).double(),
+        [float(mpmath.quad(lambda t: mpmath.log(mpmath.expm1(t)), [0, z_i])) for z_i in z.tolist()],
+        dtype=torch.float64),
     "LeakyReLU(0.2)": lambda z: torch.where(z < 0, 5 * z.square() / 2, z.square() / 2),
 }
 
@@ -78,6 +81,18 @@ def test_activation_is_torchs(G):
     a = torch.linspace(-30, 30, 999, dtype=torch.float64)
     theirs = TORCH.get(repr(G), torch.nn.Hardtanh(0, 1))(a)
     torch.testing.assert_close(G.activation(a), theirs, atol=1e-8, rtol=0)  # torch cuts softplus off at 20
+
+
+def test_the_function_of_every_module_is_known():
+    """f(a) as torch computes it, far beyond all kinks, for every module that is lifted. If it fails, the
+    lifted network is another one where activations are large."""
+    modules = [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(-3, 7), nn.Tanh(), nn.Sigmoid(), nn.LeakyReLU(0.3),
+               nn.Softplus()]
+    assert set(map(type, modules)) == set(ACTIVATIONS)
+    a = torch.linspace(-30, 30, 999, dtype=torch.float64)
+    for module in modules:
+        f = function_of(module).activation(a)
+        torch.testing.assert_close(f, module(a), atol=1e-8, rtol=0)  # torch cuts softplus off at 20
 
 
 @each_function
@@ -187,6 +202,30 @@ def test_empty_box_is_refused(lower, upper):
     """If it fails, a box without points gives NaN much later."""
     with pytest.raises(ValueError, match=f"lower={lower}, upper={upper}"):
         lnn.Box(lower, upper)
+
+
+def test_softplus_is_right_where_its_series_end():
+    """B(u) changes from one series to another at u = 1, G and D with it. If it fails, they jump there."""
+    z = torch.tensor([0.5, 1 - 1e-12, 1.0, 1 + 1e-12, 1.5], dtype=torch.float64)
+    G = lnn.Softplus()
+    torch.testing.assert_close(G.value(z), DEFINITIONS["Softplus()"](z), rtol=1e-12, atol=1e-13)
+    a = torch.tensor([-3.0], dtype=torch.float64)
+    expected = G.value(z) - z * a + G.conjugate(a)
+    torch.testing.assert_close(G.divergence(z, a), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("G", [lnn.Identity(), lnn.ReLU(), lnn.Box(-0.5, 2), lnn.LeakyReLU(0.25)], ids=repr)
+@pytest.mark.parametrize("a", [-1.7, -0.3, 0.1, 0.7, 1.3])
+def test_divergence_close_to_the_activation(G, a):
+    """½(z − f(a))²·G″ where z and a are in one quadratic piece, to the last digits of single precision. If it
+    fails, D is the difference of three numbers that almost cancel, and its error exceeds it."""
+    f = G.activation(torch.tensor(a))
+    z = f + torch.tensor([-(2.0**-12), 2.0**-12])
+    inside = (z >= G.lower) & (z <= G.upper) & (f == (a if a > 0 else a * getattr(G, "slope", 1)))
+    curvature = 1 / G.slope if isinstance(G, lnn.LeakyReLU) and a < 0 else 1.0
+    e = z - f  # exact: z and f are close
+    torch.testing.assert_close(G.divergence(z, torch.tensor(a))[inside],
+                               (0.5 * curvature * e.square())[inside], rtol=4e-7, atol=0)
 
 
 # --- tanh where it saturates ------------------------------------------------------------------------

@@ -88,6 +88,27 @@ def test_curvature_and_slope_stay_within_their_bounds(seed, scale):
     assert loss.curvature_along(z, d).item() == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("quadratic", [False, True])
+def test_every_sample_has_its_own_terms(quadratic):
+    """Values, slopes, curvatures and Lipschitz constants of a batch are those of its samples, one by one. If
+    it fails, a sample is measured by another one's outputs or targets."""
+    z, d, y, other = (distributions(seed, 4, 3) for seed in range(4))
+    loss = (torch.arange(1.0, 5.0, dtype=torch.float64)[:, None] * CE(y)
+            + lnn.Linear(other) + (2.0 * lnn.Euclidean(y) if quadratic else 0.0 * CE(y)))
+    for i in range(4):
+        one, rows = loss.take(torch.tensor([i])), slice(i, i + 1)
+        H = torch.autograd.functional.hessian(lambda v: one(v[None])[0], z[i])
+        torch.testing.assert_close(loss.gradient(z)[i], torch.autograd.functional.jacobian(
+            lambda v: one(v[None])[0], z[i]))
+        torch.testing.assert_close(loss(z)[rows], one(z[rows]))
+        along = loss.curvature_along(z, d)
+        assert along.shape == (4, 1)
+        assert along[i].item() == pytest.approx((d[i] @ H @ d[i] / d[i].square().sum()).item(), abs=1e-12)
+        assert all(type(bound) is float for bound in loss.curvature_bounds)  # of all samples
+        if not quadratic:
+            assert loss.lipschitz.shape == (4,) and loss.lipschitz[i] == one.lipschitz[0]
+
+
 @given(seed=seeds, s=st.sampled_from([1.0, -0.7, 2.0]))
 def test_lipschitz_constant(seed, s):
     """max_z ‖∇ℓ(z)‖ against the corners of the simplex. If it fails, the bound of AROVR is wrong."""

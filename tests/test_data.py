@@ -109,6 +109,7 @@ class Mirror(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.routes, self.cut, self.stalled, self.trickled = {}, set(), set(), set()
+        self.compresses = False  # for all who do not refuse it
         self.asked = []
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
@@ -128,6 +129,9 @@ class Handler(BaseHTTPRequestHandler):
         if body is None:
             return self.send_error(404)
         self.send_response(200)
+        if server.compresses and self.headers["Accept-Encoding"] != "identity":
+            body = gzip.compress(body)
+            self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.path in server.trickled:
@@ -520,6 +524,14 @@ def test_a_failed_download_leaves_nothing_behind(how, monkeypatch, mirror, good,
     assert f"{mirror.url}/first/" in message and f"{mirror.url}/second/" in message
     assert IMAGES not in cached_files()
     assert set(cached_files()) <= set(OFFICIAL)  # the complete ones, no temporary file
+
+
+def test_the_file_itself_is_asked_for(mirror, good, arrays):
+    """If it fails, a server that packs what it sends sends another file than the one with the hash."""
+    mirror.serve("first", good)
+    mirror.compresses = True
+    assert_is_tiny(data.load("mnist"), arrays)
+    assert len(mirror.asked) == len(OFFICIAL)
 
 
 def test_a_download_has_a_size(mirror):

@@ -360,6 +360,14 @@ def test_unfit_distances_are_refused(distance, message):
         GeneralizedAROVR(0.1, distance)(net, x, y)
 
 
+def test_the_distance_farthest_from_zero_is_named():
+    """If it fails, the number in the message is of a sample whose distance is right."""
+    net, x, y, _ = one_layer()
+    offsets = torch.tensor([0.0, -0.5, 0.25], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"d\(z, z\)=-0\.5 at the forward pass"):
+        GeneralizedAROVR(0.1, lambda z, other: offsets + (z[1] - other[1]).square().sum(1))(net, x, y)
+
+
 def test_distance_that_is_zero_only_at_the_forward_pass_is_refused():
     """If it fails, d_γ(z, z) = U(z; x) breaks Proposition 3.1 silently."""
     net, x, y, _ = one_layer()

@@ -190,6 +190,17 @@ def test_radius_needs_a_margin_and_a_constant():
 # --------------------------------------------------------------------------- RR layers
 
 
+def test_initial_weights_of_a_layer():
+    """Uniform over ±1/√d_in, the biases zero. If it fails, all units of a layer start alike, or too large."""
+    layer = lrrn.RRLayer(400, 50, generator=torch.Generator().manual_seed(0))
+    W = layer.weight.detach()
+    assert W.abs().max() <= 0.05 and W.min() < -0.0499 and W.max() > 0.0499
+    assert W.std().item() == pytest.approx(0.05 / 3**0.5, rel=0.02) and abs(W.mean()) < 0.001
+    assert not layer.bias.any() and not layer.reconstruction_bias.any()
+    twin = lrrn.RRLayer(400, 50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(W, twin.weight)
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0, 4.0])
 def test_rr_layer_is_equation_3(beta):
     """By NumPy's solver; if it fails, the layer is another one."""

@@ -12,7 +12,7 @@ from lnn_core import data, lrrn
 from lnn_core.convex import Identity
 from lnn_core.experiments import attacks, lrrn_paper, lrrn_runs, lrrn_studies
 from lnn_core.experiments.lrrn_runs import Classification, Reconstruction
-from lnn_core.experiments.training import accuracy
+from lnn_core.experiments.training import accuracy, seeded_generator
 
 SMALL = Classification("digits", samples=300, epochs=4, batch=50, hidden=(12, 8), attacked=None)
 UNSUPERVISED = Reconstruction("digits", samples=300, epochs=4, batch=50, hidden=(8, 4))
@@ -186,6 +186,8 @@ def test_the_gaussian_has_the_moments_of_the_pixels():
     torch.testing.assert_close(drawn.mean(0), x.mean(0), rtol=0, atol=0.06)
     torch.testing.assert_close(drawn.std(0), x.std(0), rtol=0.02, atol=1e-6)
     assert abs(np.corrcoef(drawn[:, :2].T.numpy())[0, 1]) < 0.02
+    again = [lrrn_runs.gaussian(x, 5, g.manual_seed(3)) for _ in range(2)]
+    assert torch.equal(*again), "not the run's own generator"
 
 
 def test_equal_validation_keeps_the_first_network(monkeypatch):
@@ -252,6 +254,26 @@ def test_preparing_loads_what_runs_read(monkeypatch):
     Reconstruction("mnist").prepare()
     Reconstruction("digits").prepare()
     assert asked == ["kmnist", *lrrn_runs.DATASETS, "digits"]
+
+
+@pytest.mark.parametrize("run", [SMALL, UNSUPERVISED], ids=lambda run: run.kind)
+def test_runs_read_what_was_prepared(monkeypatch, run):
+    """If it fails, where only a part of a training set is to be had, a run refuses it or takes another."""
+    asked, load = [], lrrn_runs.dataset_of
+    monkeypatch.setattr(lrrn_runs, "dataset_of",
+                        lambda name, partial=False: asked.append((name, partial)) or load(name))
+    replace(run, epochs=1).record()
+    assert set(asked) == {("digits", True)}
+
+
+@pytest.mark.parametrize("run", [SMALL, UNSUPERVISED], ids=lambda run: run.kind)
+def test_initial_weights_are_the_seeds(run):
+    """The stream "weights" of the seed, as for the networks of the other paper. If it fails, the published
+    records cannot be computed again."""
+    for seed in (0, 3):
+        first = replace(run, seed=seed).network(64).weights[0]
+        drawn = torch.empty(first.shape).normal_(0, 1 / 8, generator=seeded_generator(seed, "weights"))
+        assert torch.equal(first, drawn)
 
 
 def test_the_lists_hold_distinct_runs_of_the_papers_sizes():

@@ -9,6 +9,7 @@ from scipy.optimize import minimize, minimize_scalar
 
 import lnn_core as lnn
 from lnn_core import oracle
+from lnn_core.inference.iterate import Iterate
 from lnn_core.oracle.units import flatten
 from lnn_core.propositions import toys
 
@@ -246,6 +247,18 @@ def test_every_sample_of_a_batch_is_minimised_with_its_own_target_and_tilt():
         torch.testing.assert_close(together[rows], alone)
 
 
+def test_what_the_oracle_reports_as_a_solver():
+    """If it fails, a search without passes counts some, or its optimum passes for unfinished."""
+    net, x = chain(1.3, -0.7), normal(3, 1)
+    energy = lnn.FenchelYoung() - 0.1 * lnn.Euclidean(normal(3, 1, seed=1))
+    found, report = oracle.Exhaustive()(net, energy, Iterate.of(net, energy, net.activations(x)))
+    value, z = oracle.minimum(net, x, energy)
+    torch.testing.assert_close(found.energy, value)
+    assert torch.equal(found.z[-1], z[-1])
+    assert report.passes == 0 and report.gap.tolist() == [0.0] * 3
+    assert report.converged.tolist() == [True] * 3 and report.unbounded.tolist() == [False] * 3
+
+
 # -------------------------------------------------------------------- boundedness
 
 
@@ -345,11 +358,12 @@ def test_refuses_what_it_cannot_search():
         oracle.objective(lnn.BackPropagation(), chain(1.0), ONE, ONE)
 
 
-def test_an_energy_that_differs_from_its_formula_is_reported():
+@pytest.mark.parametrize("factor", [2, 1 + 1e-6])
+def test_an_energy_that_differs_from_its_formula_is_reported(factor):
     """If it fails, a bug in a potential passes as an optimum of something else."""
     class Doubled(lnn.FenchelYoung):
         def terms(self, k, G, z, a):
-            return 2 * super().terms(k, G, z, a)
+            return factor * super().terms(k, G, z, a)
 
     with pytest.raises(RuntimeError, match="two ways to compute E disagree"):
         oracle.minimum(chain(1.0, 1.0), ONE, Doubled() - 0.2 * lnn.Euclidean(0 * ONE))

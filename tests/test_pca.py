@@ -74,6 +74,9 @@ def test_preparing_loads_what_the_run_reads(monkeypatch):
     monkeypatch.setattr(data, "load", lambda *args, **options: asked.append((args, options)))
     PrincipalModes("kmnist").prepare()
     assert asked == [(("kmnist",), {"partial": True})]
+    with pytest.raises(AttributeError):  # nothing was loaded
+        PrincipalModes("kmnist").execute()
+    assert asked == 2 * [(("kmnist",), {"partial": True})]
 
 
 def test_each_reading_is_told_from_the_others():

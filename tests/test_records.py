@@ -5,12 +5,14 @@ import io
 import json
 import math
 import os
+import platform
 import re
 import runpy
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,9 +24,9 @@ import torch
 
 from lnn_core import quantisation
 from lnn_core.experiments import Run, pca, robustness, studies  # noqa: F401  two declare kinds
-from lnn_core.experiments.records import Recorded, files, load, run_all, save
+from lnn_core.experiments.records import Recorded, files, load, parallel, run_all, save
 from lnn_core.experiments.records.files import PROVENANCE, digest, seal
-from lnn_core.experiments.records.recorded import KINDS, rebuild
+from lnn_core.experiments.records.recorded import KINDS, processor, rebuild
 from lnn_core.experiments.records.repeating import disagreements, findings, read
 from lnn_core.experiments.records.tolerances import ACCURACY
 from lnn_core.experiments.tables import compare
@@ -490,29 +492,30 @@ def test_help_says_what_to_give(monkeypatch, capsys):
 
 
 def test_remaining_time_is_by_cost(monkeypatch, tmp_path, capsys):
-    """One run in eleven minutes done, ten times shorter than the other: ten minutes are left.
-
-    If it fails, a batch of short and long runs promises to end long before it does.
-    """
+    """After the first of 21 minutes twenty are left; the second run takes twice its ten minutes, and by the
+    mean speed the last one 10·21/11. If it fails, a batch of short and long runs promises to end long before
+    it does, or its promise jumps with every run."""
     clock = [0.0]
 
     @dataclass(frozen=True)
     class Wait(Recorded):
         kind = "Wait"
         minutes: int
+        slowness: int = 1
         cost = property(lambda self: self.minutes)
 
         def execute(self):
-            clock[0] += 60 * self.minutes
+            clock[0] += 60 * self.minutes * self.slowness
             return {}
 
     monkeypatch.setattr("tqdm.std.time", lambda: clock[0])
-    run_all([Wait(1), Wait(10)], tmp_path, jobs=1)
+    run_all([Wait(1), Wait(10, 2), Wait(10, 3)], tmp_path, jobs=1)
     shown = capsys.readouterr()
-    first, middle, last, *_ = [line.strip() for line in shown.err.split("\r")[1:]]
-    for line, share, left in ((first, "0 of 2 runs:   0%", "00:00, ? left"),
-                              (middle, "1 of 2 runs:   9%", "01:00, 10:00 left"),
-                              (last, "2 of 2 runs: 100%", "11:00, 00:00 left")):
+    lines = [line.strip() for line in shown.err.split("\r")[1:]]
+    for line, share, left in zip(lines, ("0 of 3 runs:   0%", "1 of 3 runs:   5%", "2 of 3 runs:  52%",
+                                         "3 of 3 runs: 100%"),
+                                 ("00:00, ? left", "01:00, 20:00 left", "21:00, 19:05 left",
+                                  "51:00, 00:00 left"), strict=False):
         assert line.startswith(share) and line.endswith(left)
     assert shown.out == "", "progress would end up on pages"
 
@@ -626,6 +629,62 @@ def test_only_abandoned_files_are_removed(tmp_path):
     assert sorted(tmp_path.iterdir()) == sorted([new, foreign, tmp_path / f"{Toy().key}.json"])
 
 
+def test_workers_end_with_the_process_that_started_them(monkeypatch):
+    """If it fails, the workers of a killed batch compute on, for nobody."""
+    parents, slept, ended = iter([7, 7, 1]), [], []
+
+    class Thread:
+        def __init__(self, target, daemon):
+            assert daemon  # else it would keep a worker that has ended
+            self.start = target
+
+    monkeypatch.setattr(parallel.threading, "Thread", Thread)
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    parallel._end_with(7)
+    assert len(slept) == 2 and ended == [1]
+
+
+def test_workers_get_one_run_at_a_time(monkeypatch, tmp_path):
+    """If it fails, workers do not know whose end is theirs, records are written many at a time, all after the
+    last run, or workers that join a cluster late find nothing to do."""
+    asked = {}
+
+    def in_order(**options):
+        asked.update(options)
+        return lambda calls: (function(*arguments) for function, arguments, _ in calls)
+
+    monkeypatch.setattr(parallel.joblib, "Parallel", in_order)
+    run_all([Toy(0.1), Toy(0.2)], tmp_path, jobs=1)
+    assert asked["initializer"] is parallel._end_with and asked["initargs"] == (os.getpid(),)
+    assert (asked["n_jobs"], asked["batch_size"], asked["pre_dispatch"]) == (1, 1, "all")
+    assert asked["return_as"] == "generator_unordered"  # a run that takes long holds no other back
+    monkeypatch.setattr(parallel, "_processes", lambda jobs, scheduler: nullcontext())
+    run_all([Toy(0.3)], tmp_path, scheduler="tcp://there:8786")
+    assert asked["n_jobs"] == -1
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_workers_of_a_batch_do_not_outlive_it(monkeypatch, stopped):
+    """If it fails, a batch that was stopped waits for runs that take hours, or leaves them running."""
+    ends = []
+
+    class Executor:
+        def shutdown(self, kill_workers):
+            ends.append(kill_workers)
+
+    monkeypatch.setattr(parallel, "get_reusable_executor", lambda reuse: Executor() if reuse else None)
+    for jobs in (1, 2):
+        try:
+            with parallel._processes(jobs, None):
+                if stopped:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            assert stopped
+    assert ends == [stopped]  # with one job there is no other process
+
+
 def test_data_are_prepared_before_anything_is_computed(tmp_path, monkeypatch):
     """If it fails, data that cannot be had are found out in the middle of a batch."""
     done = []
@@ -643,6 +702,21 @@ def test_run_all_leaves_the_number_of_threads_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.set_num_threads", threads.append)
     record, = run_all([Toy()], tmp_path, jobs=1)
     assert threads == [1, 7] and record["machine"]["threads"] == 1
+
+
+def test_the_processor_has_a_name_on_every_system(monkeypatch, tmp_path):
+    """If it fails, a record from Linux, Windows or a Mac does not say what computed it."""
+    information = tmp_path / "cpuinfo"
+    monkeypatch.setattr("lnn_core.experiments.records.recorded.Path", lambda name: information)
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    for known, name in (("", "arm64"), ("Intel64 Family 6", "Intel64 Family 6")):
+        monkeypatch.setattr(platform, "processor", lambda known=known: known)
+        assert processor() == name
+        information.write_text("processor : 0\n")  # as on ARM
+        assert processor() == name
+        information.write_text("processor\t: 0\nmodel name\t: A 1\nprocessor\t: 1\nmodel name\t: A 1\n")
+        assert processor() == "A 1"
+        information.unlink()
 
 
 def test_record_says_where_it_comes_from():

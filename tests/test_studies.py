@@ -1,10 +1,13 @@
 """The lists of runs: what the pages claim to compare is what they compare."""
 
+import re
 from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
-from lnn_core.experiments import studies
+from lnn_core.experiments import lrrn_studies, studies
 from lnn_core.experiments.tables import PAPER_TABLE_1
 
 
@@ -55,3 +58,36 @@ def test_variations_change_one_thing(one):
     for varied, base in one.runs():
         assert changed(varied, base) == changed(one.run, one.base)
         assert base.key in table and varied.key not in table
+
+
+#: The setting that each choice is about.
+SETTINGS = {"batch": "batch", "initial weights": "init", "images": "standardise", "N(0, 1/16)": "tilt_sd",
+            "tilt": "tilt_output", "solver": "solver", "β": "beta", "α": "alpha", "γ": "gamma",
+            "pretraining": "pretraining", "unbounded samples": "omit_unbounded", "gradients": "clip"}
+
+
+@pytest.mark.parametrize("one", studies.sensitivity() + studies.ablation() + studies.handover(),
+                         ids=lambda one: f"{one.choice} {one.value} {one.run.method}")
+def test_variations_are_called_what_they_are(one):
+    """If it fails, a row of a page has the name of another choice, or another number than it ran with."""
+    setting = SETTINGS[one.choice]
+    assert changed(one.run, one.base) == {setting}
+    if one.choice in ("batch", "β", "α", "pretraining", "gradients"):
+        number, = re.findall(r"\d[\d./]*", one.value)
+        assert float(Fraction(number)) == getattr(one.run, setting)
+    if one.choice == "γ":
+        gamma = one.run.gamma
+        assert list(gamma) == sorted(gamma, reverse=one.value == "decreasing") and gamma[-1] == 1
+
+
+def test_published_records_are_of_these_lists():
+    """If it fails, a list asks for runs that nobody has computed: a page would compute them for days, or
+    show something else than the records behind its text."""
+    published = {path.stem for path in (Path(__file__).parents[1] / "book" / "records" / "runs").iterdir()}
+    lists = [studies.table1(), studies.convolutions(), lrrn_studies.figure1(), lrrn_studies.table1(),
+             lrrn_studies.figure2(), lrrn_studies.pretrained(), lrrn_studies.decays(),
+             *(studies.figure1(name, samples) for name in studies.DATASETS for samples in studies.ROWS),
+             *(studies.figure1("fashion-mnist", n, studies.PAIRED, "paper") for n in studies.ROWS),
+             *(pair for variations in (studies.sensitivity(), studies.ablation(), studies.handover())
+               for one in variations for pair in one.runs())]
+    assert {run.key for runs in lists for run in runs} <= published

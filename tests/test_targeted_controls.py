@@ -104,6 +104,15 @@ def test_limits_of_gradients(name, limits, seed, replace):
         assert (found < -1e-3).all()
 
 
+def test_differences_leave_the_network_as_it_was():
+    """If it fails, each entry of dℓ(z^g)/dθ is taken at weights that the entries before it have moved."""
+    toy = toy_of("tilted_gradients_tend_to_the_tilted_network", 0)
+    before = [parameter.clone() for parameter in toy.net.parameters()]
+    entries = targeted._tilted_loss_gradient(toy)
+    assert len(entries) == sum(map(torch.numel, before))
+    assert all(map(torch.equal, before, toy.net.parameters()))
+
+
 def test_errors_of_gradients(monkeypatch):
     """If it fails, the order in β that a page shows is of something else than the error."""
     toy = P.draw(0, activations=(lnn.Identity(),))

@@ -15,7 +15,7 @@ from ..lrrn.bounds import jacobian
 from ..lrrn.boxqp import SpectralDescent
 from ..lrrn.model import LRRN
 
-EXACT = SpectralDescent(1e-12, max_passes=100_000)
+EXACT = SpectralDescent(1e-12)
 SETS = (Identity(), ReLU(), Box(0, 1), Box(-0.5, 2))
 
 Prox = Callable[[Tensor, float], Tensor]
