@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ class Kernels:
     def __init__(self, most: int = 64) -> None:
         limits = {"recompile_limit": most, "isolate_recompiles": True}
         known = inspect.signature(torch.compile).parameters
-        self._limits = {name: value for name, value in limits.items() if name in known}
+        self._limits: dict[str, Any] = {name: value for name, value in limits.items() if name in known}
         self._compiled: dict[Callable, Callable] = {}
 
     def __call__(self, function: Callable, *arguments):
