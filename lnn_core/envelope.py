@@ -67,9 +67,13 @@ def assign(net: LiftedNetwork, gradients: Sequence[Tensor | None]) -> None:
     computed = [i for i, tensor in enumerate(tensors) if not tensor.is_leaf]
     if computed:  # by one of torch's tools, from parameters that are not among the tensors
         net.zero_grad()
+    seen = set()
     for i, (tensor, gradient) in enumerate(zip(tensors, gradients)):
-        if i not in computed:
-            tensor.grad = gradient
+        if i in computed:
+            continue
+        # Two connections may share a parameter.
+        tensor.grad = gradient if id(tensor) not in seen or gradient is None else tensor.grad + gradient
+        seen.add(id(tensor))
     if computed:
         torch.autograd.backward([tensors[i] for i in computed], [gradients[i] for i in computed])
 

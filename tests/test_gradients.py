@@ -76,6 +76,17 @@ def test_gradients_reach_what_weights_are_computed_from(tool):
         check(net, lnn.AROVR(0.2).gradients(net, x, y), expected)
 
 
+def test_connections_that_share_parameters():
+    """If it fails, a tied weight learns from one of its places alone."""
+    torch.manual_seed(0)
+    shared = nn.Linear(5, 5)
+    net = lnn.lift(nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(5, 3)), (5,)).double()
+    x, y = torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
+    expected = by_backward(lnn.AROVR(0.1), net, x, y)
+    for _ in range(2):
+        check(net, lnn.AROVR(0.1).gradients(net, x, y), expected)
+
+
 def test_parameters_that_are_frozen_keep_no_gradient():
     """If it fails, an optimizer moves weights that were to stay."""
     net, x, y = problem()
