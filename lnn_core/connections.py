@@ -219,7 +219,7 @@ class ByAutograd(Connection):
 
     def transpose(self, e: Tensor) -> Tensor:
         pull = torch.func.vjp(self, e.new_zeros(len(e), math.prod(self.source)))[1]
-        return pull(e)[0]
+        return _own(pull(e)[0])
 
     def gradients(self, z, e, wanted):
         with torch.enable_grad():
@@ -227,7 +227,12 @@ class ByAutograd(Connection):
             leaves = [tensor for tensor in tensors if tensor.requires_grad]
             found = iter(torch.autograd.grad(self.replaced(tensors)(z), leaves, e, allow_unused=True)
                          if leaves else ())
-        return [next(found) if want else None for want in wanted]
+        return [_own(next(found)) if want else None for want in wanted]
+
+
+def _own(found: Tensor | None) -> Tensor | None:
+    """A tensor of its own memory: what autograd returns may be its argument, or one number many times."""
+    return None if found is None else found.clone(memory_format=torch.contiguous_format)
 
 
 class Composition(Connection):

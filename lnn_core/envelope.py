@@ -71,9 +71,11 @@ def assign(net: LiftedNetwork, gradients: Sequence[Tensor | None]) -> None:
     for i, (tensor, gradient) in enumerate(zip(tensors, gradients)):
         if i in computed:
             continue
-        # Two connections may share a parameter.
-        tensor.grad = gradient if id(tensor) not in seen or gradient is None else tensor.grad + gradient
-        seen.add(id(tensor))
+        if id(tensor) not in seen:
+            tensor.grad = gradient
+            seen.add(id(tensor))
+        elif gradient is not None:  # two connections share a parameter
+            tensor.grad = gradient if tensor.grad is None else tensor.grad + gradient
     if computed:
         torch.autograd.backward([tensors[i] for i in computed], [gradients[i] for i in computed])
 

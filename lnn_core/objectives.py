@@ -106,38 +106,61 @@ class Objective(ABC):
             ValueError: input that does not fit, or β too large, before any computing.
         """
         check_reduction(reduction)
-        values = self.value(*self._checked(net, x, y)).to(torch.promote_types(x.dtype, LEAST))
+        checked = self._checked(net, x, y)
+        self._start()
+        values = self.value(*checked).to(torch.promote_types(x.dtype, LEAST))
         self._warn()
         return values.mean() if reduction == "mean" else values
 
+    @own_precision
     def gradients(self, net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
         """The mean over the batch, and its gradient in every parameter's ``grad``.
 
         What ``net.zero_grad()``, a call and ``backward()`` do, but x gets no gradient; arguments
-        and errors as for a call.
+        and errors as for a call. For (Distributed)DataParallel use a call and ``backward()``: no
+        gradient is seen by what synchronises replicas.
         """
-        value = self._gradients(*self._checked(net, x, y))
-        return value.to(torch.promote_types(x.dtype, LEAST))
+        with torch.enable_grad():
+            checked = self._checked(net, x, y)
+        return self._gradients(*checked).to(torch.promote_types(x.dtype, LEAST))
 
+    @own_precision
     def over(self, net: LiftedNetwork, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
         """``gradients`` for mini-batches of these samples, which are checked once.
+
+        Labels become one-hot targets of all samples at once.
 
         Returns:
             A function of the rows of x and y that a mini-batch is made of. It sees weights that an
             optimizer changes in place; make another one where modules or parameters are replaced.
         """
-        fixed, inputs, target = self._checked(net, x, y)
-        if all(tensor.is_leaf for tensor in fixed.tensors()):
+        with torch.enable_grad():
+            fixed, inputs, target = self._checked(net, x, y)
+        own = {id(tensor) for tensor in (*fixed.parameters(), *fixed.buffers())}
+        if all(id(tensor) in own for tensor in fixed.tensors()):
             return lambda rows: self._gradients(fixed, inputs[rows], target[rows])
-        # One of torch's tools computes weights from parameters, anew for each mini-batch.
+        # Weights are computed from parameters, in another precision or by one of torch's tools.
         return lambda rows: self.gradients(net, x[rows], y[rows])
 
     @own_precision
     def _gradients(self, net: LiftedNetwork, x: Tensor, target: Tensor) -> Tensor:
-        value = self.value(net, x.detach(), target).mean()
-        net.zero_grad()
-        value.backward()
+        """``gradients`` for checked input."""
+        if not len(x):
+            raise ValueError("no rows: a mini-batch has at least one sample")
+        self._start()
+        value = self._set_gradients(net, x.detach(), target)
+        self._warn()
+        return value
+
+    def _set_gradients(self, net: LiftedNetwork, x: Tensor, target: Tensor) -> Tensor:
+        with torch.enable_grad():
+            value = self.value(net, x, target).mean()
+            net.zero_grad()
+            value.backward()
         return value.detach()
+
+    def _start(self) -> None:
+        """Forget what the last computation has come upon."""
 
     def _checked(self, net: LiftedNetwork, x: Tensor, y: Tensor) -> tuple[LiftedNetwork, Tensor, Tensor]:
         """The network, its input and targets, checked, and in the precision to compute in."""
@@ -270,6 +293,9 @@ class LiftedObjective(Objective):
         self.report = report
         self._alerts.add(net, end.z[0], energy, report)
 
+    def _start(self):
+        self._alerts = _Alerts()
+
     def _warn(self):
         if text := self._alerts.text(self.beta):
             warnings.warn(text, StabilityWarning, stacklevel=_level_of_the_caller())
@@ -277,7 +303,6 @@ class LiftedObjective(Objective):
     def _checked(self, net, x, y):
         if isinstance(y, Tensor) and y.requires_grad and torch.is_grad_enabled():
             raise ValueError("gradients in the targets are not supported: pass y.detach()")
-        self._alerts = _Alerts()
         return super()._checked(net, x, y)
 
     def check_beta(self, net: LiftedNetwork, h: Loss) -> None:
@@ -374,14 +399,14 @@ class DifferenceObjective(LiftedObjective):
         end = self._infer(net, x, *difference.energy(x))
         return difference.of(envelope.minima(net, x, end))
 
-    @own_precision
-    def _gradients(self, net, x, target):
-        self._alerts = _Alerts()
+    def _set_gradients(self, net, x, target):
+        if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in net.parameters()):
+            return super()._set_gradients(net, x, target)  # autograd calls them
         with torch.no_grad():
             difference = self._checked_difference(net, x, target)
             value, found = self._value_and_gradients(net, x, difference)
-        envelope.assign(net, found)
-        self._warn()
+        with torch.enable_grad():
+            envelope.assign(net, found)
         return value
 
     def _value_and_gradients(self, net: LiftedNetwork, x: Tensor,

@@ -73,7 +73,11 @@ class Potential(ABC):
         return None
 
     def take(self, rows: Tensor) -> Potential:
-        """The potential of these samples of the batch, which may repeat."""
+        """The potential of these samples of the batch, which may repeat.
+
+        To be overridden where parameters differ between samples: inference goes on with some of
+        them, and targeted objectives have each twice.
+        """
         return self
 
     def layer_values(self, net: LiftedNetwork, z: Activations,

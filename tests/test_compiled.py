@@ -1,6 +1,7 @@
 """Compiled first passes against eager ones, and what happens where nothing can be compiled."""
 
 import copy
+import pickle
 import shutil
 
 import pytest
@@ -126,6 +127,15 @@ def test_without_a_compiler(monkeypatch):
         found = outcome(net, lambda net: lnn.AROVR(0.2, solver=solver).gradients(net, x, y))
     torch.testing.assert_close(found, outcome(net, lambda net: lnn.AROVR(0.2).gradients(net, x, y)))
     torch._dynamo.reset()
+
+
+def test_a_used_solver_can_be_pickled():
+    """Without what was compiled. If it fails, an objective cannot be saved, or sent to a worker, once it
+    has taken a step."""
+    solver = lnn.Shooting(1e-4, compiled=True)
+    solver.kernels._compiled[chain] = lambda: None  # as a compiled function, not to be pickled
+    again = pickle.loads(pickle.dumps(solver))
+    assert again == solver and "kernels" not in vars(again) and again.kernels._compiled == {}
 
 
 def test_solvers_with_equal_settings_are_equal():

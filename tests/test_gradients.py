@@ -12,6 +12,10 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import lnn_core as lnn
+from lnn_core import envelope
+from lnn_core.data import Split
+from lnn_core.experiments.training import train_epoch
+from lnn_core.objectives import LiftedObjective
 
 
 def seeded(number=3):
@@ -191,3 +195,152 @@ def test_an_affine_module_of_one_s_own():
     net = lnn.lift(nn.Sequential(circular, nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)), (1, 4)).double()
     x, y = torch.randn(6, 1, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
     check(net, lnn.AROVR(0.1).gradients(net, x, y), by_backward(lnn.AROVR(0.1), net, x, y))
+
+
+# --- modules of one's own, and torch's machinery around a step ----------------------------------
+
+
+class Same(nn.Module):
+    """Returns its input itself."""
+
+    def forward(self, x):
+        return x
+
+
+class Total(nn.Module):
+    """One output, the sum: the transpose is one number many times."""
+
+    def forward(self, x):
+        return x.sum(-1, keepdim=True)
+
+
+class LowRank(nn.Module):
+    """Two parameters with the same gradient, and one whose gradient is one number many times."""
+
+    def __init__(self):
+        super().__init__()
+        self.A, self.B = (nn.Parameter(torch.randn(4, 5, dtype=torch.float64)) for _ in range(2))
+        self.c = nn.Parameter(torch.randn(4, dtype=torch.float64))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.A + self.B) + self.c.sum()
+
+
+def samples(inputs, classes, count=7):
+    x = torch.randn(count, inputs, generator=seeded(), dtype=torch.float64)
+    return x, torch.arange(count) % classes
+
+
+def test_a_module_that_returns_its_input():
+    """Signals are scaled in place. If it fails, errors that share their memory are scaled, too, and the
+    first pass is that of another problem."""
+    reports = []
+    for last in (Same(), nn.Identity()):
+        torch.manual_seed(0)
+        layers = nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), last
+        net = lnn.lift(nn.Sequential(*layers), (5,)).double()
+        objective = lnn.AROVR(0.4, solver=lnn.Shooting(0.0, max_passes=1))
+        objective(net, *samples(5, 4))
+        reports.append(objective.report.gap)
+    torch.testing.assert_close(*reports)
+
+
+def test_a_module_whose_transpose_repeats_one_number():
+    """If it fails, such a network raises torch's error about memory."""
+    torch.manual_seed(0)
+    layers = nn.Linear(5, 4), nn.ReLU(), Total(), nn.ReLU(), nn.Linear(1, 3)
+    net = lnn.lift(nn.Sequential(*layers), (5,)).double()
+    x, y = samples(5, 3)
+    check(net, lnn.AROVR(0.1).gradients(net, x, y), by_backward(lnn.AROVR(0.1), net, x, y))
+
+
+def test_gradients_have_memory_of_their_own():
+    """If it fails, clipping shortens some of them twice, or raises."""
+    torch.manual_seed(0)
+    net = lnn.lift(nn.Sequential(LowRank(), nn.ReLU(), nn.Linear(4, 3)).double(), (5,))
+    lnn.AROVR(0.1).gradients(net, *samples(5, 3))
+    gradients = [p.grad for p in net.parameters()]
+    assert len({g.untyped_storage().data_ptr() for g in gradients}) == len(gradients)
+    assert all(g.is_contiguous() for g in gradients)
+    nn.utils.clip_grad_norm_(net.parameters(), 0.01)
+    assert torch.cat([g.flatten() for g in gradients]).norm() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_gradients_under_autocast():
+    """Weights that torch's tools compute, too. If it fails, ``fit`` raises under autocast where a call
+    works."""
+    net, x, y = problem()
+    net, x, y = net.float(), x.float(), y.float()
+    parametrizations.orthogonal(net.connections[1], "weight")
+    expected = by_backward(lnn.AROVR(0.2), net, x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        check(net, lnn.AROVR(0.2).gradients(net, x, y), expected)
+        step = lnn.AROVR(0.2).over(net, x, y)
+        check(net, step(torch.arange(7)), expected)
+
+
+@pytest.mark.parametrize("beta", [0.2, 1e-6], ids=["single", "in double precision"])
+def test_gradients_under_no_grad(beta):
+    """If it fails, they are missing, or those of the weights that ``over`` saw first."""
+    net, x, y = problem()
+    net, x, y, rows = net.float(), x.float(), y.float(), torch.arange(7)
+    expected = by_backward(lnn.AROVR(beta), net, x, y)
+    with torch.no_grad():
+        check(net, lnn.AROVR(beta).gradients(net, x, y), expected)
+        step, plain = lnn.AROVR(beta).over(net, x, y), lnn.BackPropagation().over(net, x, y)
+        for parameter in net.parameters():
+            parameter.mul_(0.9)
+    expected = [by_backward(objective, net, x, y) for objective in (lnn.AROVR(beta), lnn.BackPropagation())]
+    with torch.no_grad():
+        for each, right in zip((step, plain), expected):
+            check(net, each(rows), right)
+
+
+def test_other_objectives_warn_too():
+    """If it fails, ``fit`` does not say that a user's own objective is infinite."""
+    net = lnn.LiftedNetwork([1, 1, 1], dtype=torch.float64)
+    with torch.no_grad():
+        for weight in net.weights:
+            weight.fill_(3.0)
+
+    class Own(LiftedObjective):
+        def value(self, net, x, target):
+            energy = lnn.FenchelYoung() - self.beta * lnn.Euclidean(target)
+            return envelope.minima(net, x, self._infer(net, x, energy))[0]
+
+    x = torch.ones(2, 1).double()
+    step = Own(0.9).over(net, x, x)
+    for _ in range(2):
+        with pytest.warns(lnn.StabilityWarning):
+            step(torch.arange(2))
+
+
+@pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_hooks_of_parameters_run(register):
+    """If it fails, what users attach to gradients is silently left out by ``fit``."""
+    net, x, y = problem()
+    calls = []
+    getattr(net.connections[1].weight, register)(lambda value: calls.append(value.shape))
+    expected = by_backward(lnn.AROVR(0.2), net, x, y)
+    check(net, lnn.AROVR(0.2).gradients(net, x, y), expected)
+    assert len(calls) == 2
+
+
+def test_a_mini_batch_without_samples():
+    """If it fails, it raises ZeroDivisionError, or trains on nan."""
+    net, x, y = problem()
+    for objective in (lnn.BackPropagation(), lnn.AROVR(0.2)):
+        with pytest.raises(ValueError, match="no rows"):
+            objective.over(net, x, y)(torch.tensor([], dtype=torch.long))
+
+
+def test_what_only_the_optimizer_has_starts_each_step_at_zero():
+    """A factor in the loss that learns, too. If it fails, its gradients of all steps add up."""
+    net, x, y = problem()
+    factor = nn.Parameter(torch.ones((), dtype=torch.float64))
+    objective = lnn.BackPropagation(lambda target: factor * lnn.Euclidean(target))
+    optimizer = torch.optim.SGD([*net.parameters(), factor], lr=0.0)
+    train_epoch(net, objective, Split(x, y), optimizer, batch=3, generator=seeded())
+    last = torch.randperm(7, generator=seeded())[6:]
+    expected = (0.5 * (net(x[last]) - y[last]).square().sum(1)).mean()
+    torch.testing.assert_close(factor.grad, expected.detach())

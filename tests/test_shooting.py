@@ -374,6 +374,42 @@ def test_passes_for_fewer_and_fewer_samples(monkeypatch, trained):
     torch.testing.assert_close(end.energy, energy(net, end.z))
 
 
+class Weighted(lnn.FenchelYoung):
+    """A potential of a user's own with one weight per sample."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def terms(self, k, G, z, a):
+        return self.weight * super().terms(k, G, z, a)
+
+    def error(self, k, G, z, a):
+        return self.weight * super().error(k, G, z, a)
+
+    def value_and_error(self, k, G, z, a):
+        return lnn.Potential.value_and_error(self, k, G, z, a)
+
+    def prox(self, k, G, a, p, q=0.0):
+        return super().prox(k, G, a, p / self.weight, q / self.weight)
+
+
+class Divisible(Weighted):
+    def take(self, rows):
+        return Divisible(self.weight[rows])
+
+
+def test_potentials_of_one_s_own_with_parameters_by_sample(monkeypatch, uneven):
+    """If it fails, a training run with such a potential ends in an error of shapes, or all samples go on
+    where the potential can be divided."""
+    net, x, y = uneven
+    weight = torch.linspace(1.0, 1.2, 8).double()[:, None]
+    ends, seen = [], sizes_of_passes(monkeypatch)
+    for potential, left in ((Weighted(weight), 8), (Divisible(weight), 2)):
+        ends.append(minimise(net, x, potential - 0.09 * lnn.Euclidean(y), lnn.Shooting(1e-10, every=True))[0])
+        assert seen[-1] == left
+    torch.testing.assert_close(ends[0].energy, ends[1].energy, rtol=1e-7, atol=1e-12)
+
+
 def test_flags_come_back_to_their_samples(monkeypatch, uneven):
     """Beyond the border of two samples. If it fails, others than those are called unbounded, or a sample
     that is left where it is loses its gap."""

@@ -127,7 +127,11 @@ def train_epoch(net: LiftedNetwork, objective: Objective, train: Split,
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     values, norms, reports = [], [], []
     batches = torch.randperm(len(train.y), generator=generator, device=home(generator)).split(batch)
+    own = {id(parameter) for parameter in net.parameters()}
+    others = [parameter for parameter in parameters if id(parameter) not in own]
     for rows in batches:
+        for parameter in others:  # such as a factor in the loss
+            parameter.grad = None
         value = step(rows)
         if value is None:
             values.append(train.x.new_zeros(()))

@@ -18,8 +18,9 @@ class Kernels:
     """Functions compiled as a whole, each for every size of a batch and every β of its own.
 
     The first call of each kind takes seconds. Where compiling fails, as it does without a C++
-    compiler and for what is not a single graph (the Newton steps of cross-entropy), or where there
-    are too many kinds, the function itself runs from then on, and a ``CompilationWarning`` says why.
+    compiler and for what is not a single graph (the Newton steps of cross-entropy, gradients by
+    autograd), or where there are too many kinds, the function itself runs from then on, and a
+    ``CompilationWarning`` says why.
 
     Args:
         most: how many kinds of calls a function may have (older versions of torch have a limit of their own).

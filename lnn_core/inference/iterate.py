@@ -54,9 +54,9 @@ class Iterate:
 
     def with_rows(self, rows: Tensor, new: Iterate) -> Iterate:
         """This iterate with other activations for these samples."""
-        z, a, e = ([None if v is None else v.index_copy(0, rows, u) for v, u in zip(*lists)]
-                   for lists in ((self.z, new.z), (self.a, new.a), (self.e, new.e)))
-        return Iterate([self.z[0], *z[1:]], a, e, self.energy.index_copy(0, rows, new.energy))
+        z, a, e = ([v.index_copy(0, rows, u) for v, u in zip(old[1:], values[1:])]
+                   for old, values in ((self.z, new.z), (self.a, new.a), (self.e, new.e)))
+        return Iterate([self.z[0], *z], [None, *a], [None, *e], self.energy.index_copy(0, rows, new.energy))
 
     def where(self, mask: Tensor, other: Iterate) -> Iterate:
         """This iterate for the samples in the mask, (batch, 1); the other one elsewhere."""
@@ -88,7 +88,7 @@ class Report:
     """What inference did, sample by sample.
 
     Attributes:
-        passes: backward passes run.
+        passes: backward passes run, for the samples that took the most.
         gap: shape (batch,); an estimate, from what violates stationarity, of how far E(z) is above
             the minimum that it is heading for, relative to ``scale``.
         converged: shape (batch,); whether the gap is within the solver's tolerance.
@@ -111,7 +111,7 @@ class Report:
     passes: int
     gap: Tensor
     converged: Tensor
-    unbounded: Tensor = None  # type: ignore[assignment]  # none
+    unbounded: Tensor = None  # type: ignore[assignment]  # of none: filled in
     infinite: Tensor | None = None
     settled: bool = False
 

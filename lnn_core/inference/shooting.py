@@ -44,7 +44,7 @@ from torch import Tensor
 from ..checks import at_least
 from ..kinds import MOST, expect, number
 from ..network import LiftedNetwork
-from ..potentials import Energy
+from ..potentials import Energy, FenchelYoung, LeastSquares, Potential, innermost
 from .compiled import Kernels
 from .iterate import InferenceDiverged, Iterate, Report, is_unbounded_below, scale
 from .passes import (
@@ -63,8 +63,8 @@ from .passes import (
     vecdot,
 )
 
-#: Samples are left where they are once their gap is this part of the tolerance: no sample that another
-#: pass would make much better is left for the sake of speed.
+#: Samples are left where they are once their gap is this part of the tolerance: that early, only those
+#: which another pass could change but little.
 LEFT_AT = 0.1
 #: After this many passes, samples that have not converged are tested for a minimum.
 TESTED_AFTER = {2**i for i in range(2, 20)}
@@ -78,12 +78,14 @@ class Shooting:
         tolerance: of the mean over the batch of the gap, as estimated (see ``Report``).
         max_passes: the most passes.
         every: stop only when each sample's gap is within the tolerance.
-        compiled: run the forward and the first pass through ``torch.compile``; results are equal to
-            rounding. The first call for each β and each size of a batch takes seconds; where compiling
-            fails, for want of a C++ compiler say, a ``CompilationWarning`` says so, and nothing else
-            changes.
+        compiled: run the forward and the first pass through ``torch.compile``, in ``gradients`` and
+            ``over`` of an objective the gradients, too; results are equal to rounding. The first call
+            for each β and each size of a batch takes seconds. Where that fails (no C++ compiler,
+            cross-entropy, affine modules that are neither matrices nor convolutions), a
+            ``CompilationWarning`` says so, and nothing else changes.
 
-    A pass that would raise a sample's energy is taken back; that sample's next one is a
+    Once half of the samples on their way are within a tenth of the tolerance, passes are made for
+    the others alone. A pass that would raise a sample's energy is taken back; that sample's next one is a
     sweep of eq. (17) with a step short enough to descend. A sample whose energy is found to
     have no minimum stays where it is, and the report says so; the others go on to their local
     optimum, though their energies have no minimum either (``Report.infinite``).
@@ -101,6 +103,9 @@ class Shooting:
         if not number("tolerance", self.tolerance) >= 0:
             raise ValueError(f"tolerance={self.tolerance} must not be negative")
 
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "kernels"}  # no pickle has those
+
     @cached_property
     def kernels(self) -> Kernels:
         """What was compiled for this solver."""
@@ -112,7 +117,7 @@ class Shooting:
 
     def from_input(self, net: LiftedNetwork, x: Tensor, energy: Energy,
                    rows: Tensor | None = None) -> tuple[Iterate, Report]:
-        """The same from the input x (these ``rows`` of it), forward and first pass in one kernel."""
+        """The same from the input x (these ``rows`` of it), forward and first pass compiled together."""
         start, first = self.kernels(first_pass_from_input, net, x, energy, rows)
         return self.after(net, energy, start, first)
 
@@ -180,6 +185,8 @@ class Batch:
         self.state = state
         self.rows: Tensor | None = None
         self.end, self.gap = state.iterate, state.relative_gap()
+        base = type(innermost(state.energy.potential)[0])  # a user's own may have parameters by sample
+        self.divisible = base in (FenchelYoung, LeastSquares) or base.take is not Potential.take
         self.unbounded = torch.zeros_like(self.gap, dtype=torch.bool)
 
     def filled(self, values: Tensor, new: Tensor) -> Tensor:
@@ -197,7 +204,7 @@ class Batch:
 
     def leave_where_they_are(self, done: Tensor) -> None:
         """Go on without those that are done, (samples,), if they are at least half of all."""
-        if 2 * int(done.sum()) < len(done):
+        if not self.divisible or 2 * int(done.sum()) < len(done):
             return
         self.end, self.gap, self.unbounded = self.merged()
         left = (~done).nonzero()[:, 0]

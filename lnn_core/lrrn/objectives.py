@@ -63,10 +63,10 @@ class EnergyLoss(ABC):
         values = _OnceDifferentiable.apply(self.value(net, x, y))
         return values.mean() if reduction == "mean" else values
 
-    def over(self, net: LRRN, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+    def over(self, net: LRRN, x: Tensor, y: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """A function of the rows of a mini-batch: its mean, with the gradient in every ``grad``."""
         def step(rows: Tensor) -> Tensor:
-            value = self(net, x[rows], y[rows])
+            value = self(net, x[rows], None if y is None else y[rows])
             net.zero_grad()
             value.backward()
             return value.detach()
