@@ -69,8 +69,8 @@ def test_the_papers_numbers_add_up():
 
 
 def test_preparing_loads_what_the_run_reads(monkeypatch):
-    """If it fails, a worker without a network has to download in the middle of a run, or a run refuses the part
-    of a training set that was prepared."""
+    """If it fails, a worker without a network has to download in the middle of a run, or a run refuses the
+    part of a training set that was prepared."""
     asked, digits = [], data.load("digits")
     monkeypatch.setattr(data, "load", lambda *args, **options: asked.append((args, options)) or digits)
     PrincipalModes("kmnist").prepare()
