@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -663,6 +664,25 @@ def test_workers_get_one_run_at_a_time(monkeypatch, tmp_path):
     monkeypatch.setattr(parallel, "_processes", lambda jobs, scheduler: nullcontext())
     run_all([Toy(0.3)], tmp_path, scheduler="tcp://there:8786")
     assert asked["n_jobs"] == -1
+
+
+def test_a_cluster_computes_within_the_batch_only(monkeypatch):
+    """If it fails, what a reader computes after it goes to the cluster, too, or the cluster gets no runs."""
+    came = []
+
+    class Client(nullcontext):
+        def __init__(self, address, set_as_default=True):
+            super().__init__(address)
+            came.append((address, set_as_default))
+
+    def config(backend, client):
+        came.append((backend, client))
+        return nullcontext()
+
+    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(Client=Client))
+    monkeypatch.setattr(parallel.joblib, "parallel_config", config)
+    with parallel._processes(4, "tcp://there:8786"):
+        assert came == [("tcp://there:8786", False), ("dask", "tcp://there:8786")]
 
 
 @pytest.mark.parametrize("stopped", [False, True])
