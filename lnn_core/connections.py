@@ -227,12 +227,13 @@ class ByAutograd(Connection):
             leaves = [tensor for tensor in tensors if tensor.requires_grad]
             found = iter(torch.autograd.grad(self.replaced(tensors)(z), leaves, e, allow_unused=True)
                          if leaves else ())
-        return [_own(next(found)) if want else None for want in wanted]
+        each = [next(found) if want else None for want in wanted]
+        return [None if gradient is None else _own(gradient) for gradient in each]
 
 
-def _own(found: Tensor | None) -> Tensor | None:
+def _own(found: Tensor) -> Tensor:
     """A tensor of its own memory: what autograd returns may be its argument, or one number many times."""
-    return None if found is None else found.clone(memory_format=torch.contiguous_format)
+    return found.clone(memory_format=torch.contiguous_format)
 
 
 class Composition(Connection):

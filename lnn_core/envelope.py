@@ -51,7 +51,7 @@ def gradients(net: LiftedNetwork, x: Tensor, end: Iterate, slopes: Tensor,
         wanted = [tensor.requires_grad for tensor in net.tensors()]
     wanted, copies, found = list(wanted), len(slopes), []
     slopes = -slopes.reshape(-1, 1)
-    e = [None] + [slopes * e_k for e_k in end.e[1:]]
+    e = [None if e_k is None else slopes * e_k for e_k in end.e]
     for i, (j, k) in enumerate(net.edges):
         affine, source, error = net.connection(i), end.z[j], e[k]
         if j == 0:  # the input is the same for all copies: what reaches it adds up first
