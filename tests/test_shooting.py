@@ -405,7 +405,7 @@ def test_potentials_of_one_s_own_with_parameters_by_sample(monkeypatch, uneven):
     weight = torch.linspace(1.0, 1.2, 8).double()[:, None]
     ends, seen = [], sizes_of_passes(monkeypatch)
     for potential, left in ((Weighted(weight), 8), (Divisible(weight), 2)):
-        ends.append(minimise(net, x, potential - 0.09 * lnn.Euclidean(y), lnn.Shooting(1e-10, every=True))[0])
+        ends.append(minimise(net, x, potential - 0.09 * lnn.Euclidean(y), lnn.Shooting(1e-14, every=True))[0])
         assert seen[-1] == left
     torch.testing.assert_close(ends[0].energy, ends[1].energy, rtol=1e-7, atol=1e-12)
 
