@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from statistics import mean
 
+from lnn_core.alerts import StabilityWarning
 from lnn_core.data import Split
 from lnn_core.experiments.training import Epoch, seeded_generator
-from lnn_core.objectives import StabilityWarning
 
 from .handwritten import HandWritten
 from .learners import (

@@ -9,12 +9,13 @@ from functools import lru_cache
 
 import torch
 
+from lnn_core.alerts import StabilityWarning
 from lnn_core.data import Split
 from lnn_core.experiments import Run
 from lnn_core.experiments.datasets import dataset_of
 from lnn_core.experiments.training import Epoch, seeded_generator, train_epoch
 from lnn_core.network import LiftedNetwork
-from lnn_core.objectives import Objective, StabilityWarning
+from lnn_core.objectives import Objective
 
 from .handwritten import HandWritten
 

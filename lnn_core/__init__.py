@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import bounds
+from .alerts import StabilityWarning
 from .constrained import Certificate, ConstrainedAROVR
 from .convex import Box, ConvexFunction, Identity, LeakyReLU, ReLU
 from .generalized import ElementWise, GeneralizedAROVR, PotentialDistance
@@ -13,7 +14,7 @@ from .inference import InferenceDiverged, PaperSweeps, Report, Shooting, infer
 from .lift import lift
 from .losses import CrossEntropy, Euclidean, Linear, Loss, Targeted, untargeted
 from .network import LiftedNetwork
-from .objectives import AROVR, ROVR, BackPropagation, Objective, StabilityWarning
+from .objectives import AROVR, ROVR, BackPropagation, Objective
 from .potentials import Energy, FenchelYoung, LeastSquares, Potential, Reweighted, Tilted
 from .smooth import Sigmoid, Softplus, Tanh
 from .targeted import TargetedAROVR, TargetedROVR

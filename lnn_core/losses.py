@@ -159,14 +159,13 @@ class Loss:
         if not isinstance(other, Loss):
             return NotImplemented
         slopes = [slope for slope in (self.slope, other.slope) if slope is not None]
-        return Loss(self.terms + other.terms, _sum(slopes) if slopes else None,
-                    self.lse + other.lse)
+        return Loss(self.terms + other.terms, _sum(slopes) if slopes else None, self.lse + other.lse)
 
     def __mul__(self, factor: float | Tensor) -> Loss:
         return self.times(factor) if isinstance(factor, (Real, Tensor)) else NotImplemented
 
     def times(self, factor: float | Tensor) -> Loss:
-        """``factor * loss``, as ``torch.compile`` can read it where the factor is a tensor."""
+        """``factor * loss``, which ``torch.compile`` cannot read where the factor is a tensor."""
         if not self.is_quadratic and isinstance(factor, Tensor) and factor.ndim and factor.shape[-1] != 1:
             raise ValueError(f"a cross-entropy is multiplied by a tensor of shape {tuple(factor.shape)}; "
                              "expected a number or shape (batch, 1), one per sample: w[:, None] * "

@@ -17,17 +17,15 @@ or, faster, ``loss.gradients(net, x, y)``, which sets the gradients without an a
 from __future__ import annotations
 
 import math
-import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import envelope
-from .bounds import stability_threshold
+from .alerts import Alerts, StabilityWarning, level_of_the_caller
 from .checks import (
     LEAST,
     as_targets,
@@ -38,26 +36,16 @@ from .checks import (
     positive,
     prepared,
 )
+from .difference import Difference, first_value_and_gradients, value_and_gradients
 from .inference import Report, Shooting, checked_solver, looked_over, minimise
 from .inference.iterate import Iterate, Solver
-from .inference.passes import FirstPass, first_pass_from_input
 from .losses import Euclidean, Loss, LossFamily, checked_family, loss_of
 from .network import LiftedNetwork
-from .potentials import Energy, FenchelYoung, LeastSquares, Potential, checked_potential, innermost
+from .potentials import Energy, Potential, checked_potential
 
-#: With the default solver, inference that took at most this many passes has converged: its
-#: border need not be checked.
-SHORT = 10
 #: Errors e_k are about β, and rounding moves them by eps: single precision serves for β above
 #: the square root of its eps, double precision for all above the second number.
 SINGLE, DOUBLE = math.sqrt(torch.finfo(torch.float32).eps), 1e-12
-
-
-class StabilityWarning(UserWarning):
-    """Samples' energies have no minimum, or inference cannot find it and β is beyond the border.
-
-    The latter is checked only where inference took more than ``SHORT`` passes.
-    """
 
 
 class Objective(ABC):
@@ -195,57 +183,12 @@ class BackPropagation(Objective):
         return "BackPropagation()"
 
 
-class _Alerts:
-    """What the inferences of one call say about stability."""
-
-    def __init__(self) -> None:
-        self.infinite = self.beyond = 0.0  # the largest shares of a batch
-
-    def add(self, net: LiftedNetwork, x: Tensor, energy: Energy, report: Report) -> None:
-        """Note the share without a minimum, and the share unsettled and beyond 1/λ_max(K)."""
-        if report.settled:
-            return
-        self.infinite = max(self.infinite, int(report.infinite.sum()) / len(x))
-        if report.passes > SHORT and (unsettled := ~(report.converged | report.infinite)).any():
-            beyond = unsettled & _beyond_border(net, x, energy)
-            self.beyond = max(self.beyond, int(beyond.sum()) / len(x))
-
-    def text(self, beta: float) -> str | None:
-        """The warning, if any; shares in steps of 10 %, so that a training run does not flood."""
-        share = max(self.infinite, self.beyond)
-        if not share:
-            return None
-        why = ("the objective is infinite there (along a direction found for one sample the energy "
-               "is unbounded below, and such directions depend on the weights alone): "
-               if self.infinite else "")
-        return (f"beta={beta:g} is beyond the border of stability for up to "
-                f"{10 * math.ceil(10 * share)} % of a batch: {why}their values are lower bounds; "
-                "lower beta or raise gamma (bounds.stability_threshold)")
-
-
-def _beyond_border(net: LiftedNetwork, x: Tensor, energy: Energy) -> Tensor | bool:
-    """Whether no local optimum next to the forward pass is left, after ``stability_threshold``."""
-    U, gamma = innermost(energy.potential)
-    if not (isinstance(U, (FenchelYoung, LeastSquares)) and energy.output.is_quadratic):
-        return False
-    push = -1.0 * energy.output.curvature
-    return stability_threshold(net, x, gamma, base=U, curvature=push) < 1
-
-
 def above_rounding(name: str, value: float) -> float:
     """The value; ValueError where differences of energies drown in rounding errors."""
     if value < DOUBLE:
         raise ValueError(f"{name}={value:g} must be at least {DOUBLE:g}: below, rounding errors "
                          "exceed what inference changes (the limit is BackPropagation())")
     return value
-
-
-def _level_of_the_caller() -> int:
-    """The ``stacklevel`` at which a warning points out of this package, and out of torch's wrappers."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in ("lnn_core", "torch"):
-        level, frame = level + 1, frame.f_back
-    return level
 
 
 class LiftedObjective(Objective):
@@ -271,7 +214,7 @@ class LiftedObjective(Objective):
         self.beta = above_rounding("beta", positive("beta", beta))
         self.potential = checked_potential(potential)
         self.solver = checked_solver(solver)
-        self._alerts = _Alerts()
+        self._alerts = Alerts()
 
     @property
     def strength(self) -> float:
@@ -294,11 +237,11 @@ class LiftedObjective(Objective):
         self._alerts.add(net, end.z[0], energy, report)
 
     def _start(self):
-        self._alerts = _Alerts()
+        self._alerts = Alerts()
 
     def _warn(self):
         if text := self._alerts.text(self.beta):
-            warnings.warn(text, StabilityWarning, stacklevel=_level_of_the_caller())
+            warnings.warn(text, StabilityWarning, stacklevel=level_of_the_caller())
 
     def _checked(self, net, x, y):
         if isinstance(y, Tensor) and y.requires_grad and torch.is_grad_enabled():
@@ -316,72 +259,6 @@ class LiftedObjective(Objective):
                    else "the output layer's problem may have several solutions")
             raise ValueError(f"beta={self.beta:g} must be below gamma_L"
                              f"{'' if curvature == 1 else f'/{curvature:g}'}={bound:g}, or {why}")
-
-
-class Difference(NamedTuple):
-    """factor·(m(h + change) − m(h)) with m(h) = min_z U(z; x) + h(z_L).
-
-    Attributes:
-        U: the potential.
-        h: None for no loss: then m(h) is 0 unless U is tilted (eq. 6).
-        change: what is added to h.
-        factor: such as 1/β.
-    """
-
-    U: Potential
-    h: Loss | None
-    change: Loss
-    factor: float
-
-    @property
-    def copies(self) -> int:
-        """How many minima there are to find."""
-        return 1 if self.h is None and self.U.minimum_is_zero else 2
-
-    def check(self, net: LiftedNetwork, samples: int) -> None:
-        """ValueError where the losses or U do not fit the network and a batch of this size."""
-        for output in ([self.change] if self.copies == 1 else [self._h, self._h + self.change]):
-            Energy(self.U, output).check(net, samples)
-
-    @property
-    def _h(self) -> Loss:
-        return Loss() if self.h is None else self.h
-
-    def energy(self, x: Tensor) -> tuple[Energy, Tensor | None]:
-        """What to minimise, and for which rows of x: two minima are those of a batch of twice the size."""
-        if self.copies == 1:
-            return Energy(self.U, self.change), None
-        h = self._h
-        rows = torch.arange(len(x), device=x.device).repeat(2)
-        second = torch.cat([x.new_zeros(len(x), 1), x.new_ones(len(x), 1)])
-        return Energy(self.U.take(rows), h.take(rows) + self.change.take(rows).times(second)), rows
-
-    def of(self, minima: Tensor) -> Tensor:
-        """The values, (batch,), from the minima, (copies, batch)."""
-        return self.factor * (minima[0] if self.copies == 1 else minima[1] - minima[0])
-
-    def slopes(self, minima: Tensor) -> Tensor:
-        """The derivatives of the values' mean in all minima, shape (copies, batch)."""
-        samples = len(minima) // self.copies
-        slope = self.factor / samples
-        if self.copies == 1:
-            return minima.new_tensor(slope).expand(1, samples)
-        return minima.new_tensor([[-slope], [slope]]).expand(2, samples)
-
-
-def value_and_gradients(net: LiftedNetwork, x: Tensor, difference: Difference,
-                        end: Iterate) -> tuple[Tensor, list[Tensor | None]]:
-    """The mean of the values at these minima, and its gradients in ``net.tensors()``."""
-    return (difference.of(end.energy.view(difference.copies, -1)).mean(),
-            envelope.gradients(net, x, end, difference.slopes(end.energy)))
-
-
-def first_value_and_gradients(
-        net: LiftedNetwork, x: Tensor,
-        difference: Difference) -> tuple[Iterate, FirstPass, Tensor, list[Tensor | None]]:
-    """A whole training step that needs no second pass, but for the optimizer: what is compiled."""
-    start, first = first_pass_from_input(net, x, *difference.energy(x))
-    return start, first, *value_and_gradients(net, x, difference, first.trial.iterate)
 
 
 class DifferenceObjective(LiftedObjective):

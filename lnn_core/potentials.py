@@ -73,11 +73,7 @@ class Potential(ABC):
         return None
 
     def take(self, rows: Tensor) -> Potential:
-        """The potential of these samples of the batch, which may repeat.
-
-        To be overridden where parameters differ between samples: inference goes on with some of
-        them, and targeted objectives have each twice.
-        """
+        """The potential of these samples, which may repeat; override it where they have parameters each."""
         return self
 
     def layer_values(self, net: LiftedNetwork, z: Activations,

@@ -8,10 +8,11 @@ from functools import partial
 from torch import Tensor
 
 from .checks import number
+from .difference import Difference
 from .inference.iterate import Solver
 from .kinds import expect, expect_function
 from .losses import Euclidean, Loss, LossFamily, Targeted, loss_of
-from .objectives import Difference, DifferenceObjective, above_rounding
+from .objectives import DifferenceObjective, above_rounding
 from .potentials import Potential
 from .tilts import Tilt
 

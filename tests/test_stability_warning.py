@@ -12,11 +12,11 @@ import torch
 from strategies import random_inputs, random_network
 
 import lnn_core as lnn
-from lnn_core import data, objectives
+from lnn_core import alerts, data
+from lnn_core.alerts import StabilityWarning
 from lnn_core.experiments.training import fit, seeded_generator, train_epoch
 from lnn_core.inference import InferenceDiverged, Report
 from lnn_core.inference.iterate import Iterate, without_minimum
-from lnn_core.objectives import StabilityWarning
 
 SIZES = (5, 4, 6, 3)
 
@@ -150,7 +150,7 @@ def test_weights_of_weights_multiply(linear, wrap):
     net, x, y, border = linear
     for factor, beyond in ((0.97, False), (1.03, True)):
         energy = wrap(lnn.FenchelYoung()) - factor * border * lnn.Euclidean(y)
-        assert objectives._beyond_border(net, x, energy).tolist() == [beyond] * len(x)
+        assert alerts._beyond_border(net, x, energy).tolist() == [beyond] * len(x)
 
 
 def test_an_unknown_potential_is_left_alone(linear):
@@ -197,8 +197,8 @@ def test_ordinary_training_hardly_asks_for_the_border(digits, monkeypatch):
 
     Not "never": rounding differs between runs, and now and then a batch takes long.
     """
-    asked, threshold = [], objectives.stability_threshold
-    monkeypatch.setattr(objectives, "stability_threshold",
+    asked, threshold = [], alerts.stability_threshold
+    monkeypatch.setattr(alerts, "stability_threshold",
                         lambda net, x, *rest, **options: asked.append(len(x))
                         or threshold(net, x, *rest, **options))
     net = lnn.LiftedNetwork([digits.dim, 32, 32, 10], generator=seeded_generator(0, "weights"))
