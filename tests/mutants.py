@@ -502,8 +502,11 @@ def examine(folder: Path, tests: list[str], mutant: Mutant | None = None) -> Out
     gc.freeze()  # pytest collects garbage several times: what the server imported is none
     listener, output = _Listener(), io.StringIO()
     with redirect_stdout(output):
+        # A base folder of its own: in the shared one, processes remove each other's old folders while these
+        # are being listed, and the listing, left open, is an error at the end.
         pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-W", "error", "-c", os.devnull,
-                     "--rootdir", str(folder), *tests], plugins=[listener])
+                     "--rootdir", str(folder), "--basetemp", str(folder / "temporary"), *tests],
+                    plugins=[listener])
     assert Path(sys.modules["lnn_core"].__file__).is_relative_to(folder), "tested another lnn_core"
     return listener.outcome._replace(output=output.getvalue())
 
