@@ -54,7 +54,7 @@ DEFAULTS = {
     "experiments.studies.handover": {"dataset": "fashion-mnist", "pretraining": 60},
     "experiments.studies.sensitivity": {"dataset": "mnist"},
     "experiments.studies.table1": {"datasets": EITHER, "pretraining": 60},
-    "experiments.training.fit": {"batch": 50, "learning_rate": 2e-4, "omit_unbounded": False},
+    "experiments.training.fit": {"batch": 50, "learning_rate": 2e-4, "omit_unbounded": False, "curves": True},
     "experiments.training.train_epoch": {"omit_unbounded": False},
     "generalized.GeneralizedAROVR": {"weight": 1.0},
     "inference.shooting.Shooting": {

@@ -67,6 +67,12 @@ def test_one_seed_claims_no_spread():
         "| bp | 95.60 ± 0.13 | 95.00 (1) | – | – | -0.60 | – | – | – |")
 
 
+def test_best_so_far_follows_validation():
+    """If it fails, a curve shows an epoch that nobody would choose, or ends where nothing was measured."""
+    history = {"validation": [0.5, None, 0.4, 0.6, 0.6, None], "test": [0.7, None, 0.9, 0.65, 0.8, 0.3]}
+    assert tables.best_so_far(history, "test") == [0.7, 0.7, 0.7, 0.65, 0.65, 0.65]
+
+
 def test_differences_are_paired_by_seed():
     """If it fails, differences do not compare equal seeds, whatever order the records come in."""
     cells = tables.group([record("backprop", 0, 0.90), record("backprop", 1, 0.80),

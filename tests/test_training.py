@@ -5,7 +5,8 @@ import torch
 
 import lnn_core as lnn
 from lnn_core.data import Split
-from lnn_core.experiments.training import History, accuracy, fit, seeded_generator, train_epoch
+from lnn_core.experiments import training
+from lnn_core.experiments.training import BestSoFar, History, accuracy, fit, seeded_generator, train_epoch
 
 
 def blobs(n, seed):
@@ -285,6 +286,51 @@ def test_accuracy_counts_the_largest_output():
     with torch.no_grad():
         net.weight(1).copy_(torch.eye(3))
     assert accuracy(net, Split(torch.eye(3)[[0, 1, 2, 2]], torch.tensor([0, 1, 2, 0]))) == 0.75
+
+
+@pytest.mark.parametrize("block", [1, 7, 1000])
+def test_best_so_far_is_exact(monkeypatch, block):
+    """Against every network's accuracy: if it fails, an epoch is chosen that is not the best, or its
+    accuracy is wrong."""
+    monkeypatch.setattr(training, "BLOCK", block)
+    better, best, found = BestSoFar(VALIDATION), -1.0, []
+    for seed in range(40):
+        net = network(seed)
+        now = accuracy(net, VALIDATION)
+        found.append(better(net))
+        assert found[-1] == (now if now > best else None)
+        best = max(best, now)
+    assert found.count(None) > 20 and len(found) - found.count(None) > 2
+
+
+def test_best_so_far_looks_where_mistakes_are(monkeypatch):
+    """If it fails, an epoch that is not the best costs as much to see as one that is."""
+    monkeypatch.setattr(training, "BLOCK", 5)
+    net, worse = network(), network()
+    fit(net, lnn.BackPropagation(), TRAIN, VALIDATION, TEST, epochs=3, batch=20, learning_rate=0.01)
+    worse.load_state_dict(net.state_dict())
+    better, looked = BestSoFar(VALIDATION), []
+    assert better(net) == accuracy(net, VALIDATION) < 1
+    mistakes = round(len(VALIDATION.y) * (1 - accuracy(net, VALIDATION)))
+    worse.register_forward_pre_hook(lambda _, arguments: looked.append(len(arguments[0])))
+    assert better(worse) is None
+    assert sum(looked) <= mistakes + 5 < len(VALIDATION.y)
+
+
+@pytest.mark.parametrize("patience", [None, 3])
+def test_what_chooses_the_epoch_is_measured(patience):
+    """If it fails, records lack what tables need, or have another number there."""
+    net, whole = trained(lnn.AROVR(0.25), epochs=40, patience=patience)
+    other, history = trained(lnn.AROVR(0.25), epochs=40, patience=patience, curves=False)
+    assert all(map(torch.equal, net.parameters(), other.parameters()))
+    assert history.best_epoch == whole.best_epoch and history.objective == whole.objective
+    last = len(whole.test) - 1
+    best = [i for i, value in enumerate(whole.validation) if value > max(whole.validation[:i], default=-1)]
+    assert last not in best or patience is None
+    for name in ("train", "validation", "test"):
+        found = getattr(history, name)
+        assert {i for i, value in enumerate(found) if value is not None} == {*best, last}
+        assert all(few in (None, value) for few, value in zip(found, getattr(whole, name)))
 
 
 @pytest.mark.parametrize("setting", [{"epochs": 0}, {"epochs": -1}, {"batch": 0},

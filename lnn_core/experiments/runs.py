@@ -72,7 +72,8 @@ class Run(Recorded):
         clip: the largest norm of a mini-batch's gradient; None does not clip. Both from the epoch
             on in which the method takes over from back-propagation.
         lipschitz: after every epoch, bracket the Lipschitz constant, with a lower bound from this
-            many validation images (see ``lipschitz.bracket``).
+            many validation images (see ``lipschitz.bracket``), and measure all accuracies (see
+            ``curves`` of ``training.fit``).
         loss: "cross-entropy"; None for the papers' Euclidean loss.
         layers: "convolutions", 5×5 with a stride of 2, of square grey images; None for fully connected
             layers.
@@ -177,7 +178,7 @@ class Run(Recorded):
         net = self.network(dataset.dim)
         common = {"batch": self.batch, "learning_rate": self.learning_rate,
                   "generator": seeded_generator(self.seed, "batches")}
-        before = (fit(net, BackPropagation(), *splits, epochs=self.pretraining, **common)
+        before = (fit(net, BackPropagation(), *splits, epochs=self.pretraining, curves=False, **common)
                   if self.pretraining else None)
         history, brackets, diverged = History(), [], None
 
@@ -191,7 +192,8 @@ class Run(Recorded):
 
         try:
             fit(net, self.objective(), *splits, epochs=self.epochs, patience=self.patience,
-                omit_unbounded=bool(self.omit_unbounded), clip=self.clip, on_epoch=after, **common)
+                omit_unbounded=bool(self.omit_unbounded), clip=self.clip, on_epoch=after,
+                curves=self.lipschitz is not None, **common)
         except InferenceDiverged as error:  # a result like any other: the epochs before it count
             diverged = str(error)
         best = history.best_epoch if history.validation else None

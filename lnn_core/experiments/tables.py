@@ -34,6 +34,22 @@ PAPER_TABLE_1: dict[tuple[str, str, bool], tuple[float, float]] = {
 }
 
 
+def best_so_far(history: dict[str, list], name: str) -> list[float]:
+    """After each epoch the value of this name at the epoch that was, so far, best on validation samples.
+
+    Args:
+        history: a record's, by names as in :class:`~lnn_core.experiments.training.History`; None
+            where a value was not measured.
+        name: such as "test".
+    """
+    best, value, line = -math.inf, math.nan, []
+    for validation, other in zip(history["validation"], history[name]):
+        if validation is not None and validation > best:
+            best, value = validation, other
+        line.append(value)
+    return line
+
+
 @dataclass(frozen=True)
 class Summary:
     """A sample of per-seed results, in the unit they came in.
