@@ -78,13 +78,14 @@ def test_unused_settings_do_not_matter(method, unused):
     {"hidden": (8,)}, {"init": "normal"}, {"batch": 20}, {"epochs": 1}, {"pretraining": 1},
     {"learning_rate": 1e-3}, {"patience": 5}, {"tilt_output": False},
     {"standardise": True}, {"lipschitz": 10}, {"omit_unbounded": True}, {"clip": 1.0},
-    {"loss": "cross-entropy"}, {"layers": "convolutions"}],
+    {"loss": "cross-entropy"}, {"layers": "convolutions"}, {"validation": 5},
+    {"method": "backprop", "control": "dropout", "strength": 0.2}],
     ids=lambda change: next(iter(change)))
 def test_used_settings_name_the_record(change):
     """If it fails, different runs share a record and a table shows the wrong one."""
     run = Run(method="arovr_abg")
     assert dataclasses.replace(run, **change).key != run.key
-    assert len(dataclasses.fields(Run)) == 23, "a new setting: does it name the record?"
+    assert len(dataclasses.fields(Run)) == 26, "a new setting: does it name the record?"
 
 
 def test_settings_of_none_leave_the_key_alone():

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import one_of
 from ..extras import extra
 from .files import DataUnavailable, obtain
 from .idx import CLASSES, DataCorrupted
@@ -58,20 +59,22 @@ class Dataset:
         """The number d of values in one sample."""
         return self.train.x.shape[1]
 
-    def subset(self, n: int, seed: int) -> Split:
-        """Draw ``n`` training samples without replacement.
+    def subset(self, n: int, seed: int, part: str = "train") -> Split:
+        """Draw ``n`` training samples, or of another ``part``, without replacement.
 
         The draw depends on n, the seed and the data set only, so that methods compared at one seed
         see the same samples.
 
         Raises:
-            ValueError: not 1 ≤ n ≤ the number of training samples.
+            ValueError: not 1 ≤ n ≤ the number of samples, or an unknown part.
         """
-        available = len(self.train.y)
+        one_of("part", part, ("train", "validation", "test"))
+        split = getattr(self, part)
+        available = len(split.y)
         if not 1 <= n <= available:
             raise ValueError(f"n={n} must lie between 1 and {self.name}'s {available} samples")
         generator = torch.Generator(device="cpu").manual_seed(seed)
-        return _take(self.train, torch.randperm(available, generator=generator, device="cpu")[:n])
+        return _take(split, torch.randperm(available, generator=generator, device="cpu")[:n])
 
 
 def standardised(train: Split, *others: Split) -> list[Split]:

@@ -24,6 +24,7 @@ with extra("experiments"), warnings.catch_warnings():
 from ..checks import at_least
 from ..data import Split
 from ..kinds import expect, expect_sequence
+from ..losses import Loss
 
 if TYPE_CHECKING:
     from foolbox.attacks.base import Attack
@@ -81,6 +82,37 @@ def minimal_perturbations(net: nn.Module, x: Tensor, attacks: Sequence[str] | No
     found = [ATTACKS[name](model, x, predicted, epsilons=None)[1] for name in attacks]
     return torch.stack([_shortened(judge, exact, predicted, one.to(exact), bisections)
                         for one in found])
+
+
+class _GreatestLoss(foolbox.attacks.L2ProjectedGradientDescentAttack):
+    """foolbox's, of another loss than cross-entropy."""
+
+    def __init__(self, loss: Loss, steps: int, step: float):
+        super().__init__(rel_stepsize=step, steps=steps, random_start=False)
+        self.loss = loss
+
+    def get_loss_fn(self, model, labels):
+        return lambda inputs: type(inputs)(self.loss(model(inputs).raw).sum())
+
+
+def greatest_loss(net: nn.Module, loss: Loss, x: Tensor, radius: float, *,
+                  bounds: tuple[float, float] = (0.0, 1.0), steps: int = 7, step: float = 0.4) -> Tensor:
+    """x′ with a large ℓ, ‖x′ − x‖₂ ≤ radius and pixels within ``bounds``: projected gradient ascent.
+
+    Args:
+        net: any network that is differentiable in x; it is copied, not touched.
+        loss: ℓ of the outputs of these images.
+        x: images, shape (batch, d).
+        radius: how far an image may move.
+        bounds: the least and the greatest value of a pixel.
+        steps: how many.
+        step: the length of each, as a share of the radius.
+    """
+    # foolbox differentiates by backward(), which would fill the parameters' gradients.
+    model = foolbox.PyTorchModel(copy.deepcopy(net).eval().requires_grad_(False), bounds, device=x.device)
+    labels = torch.zeros(len(x), dtype=torch.long, device=x.device)  # which it asks for: ours is the loss
+    with torch.enable_grad():
+        return _GreatestLoss(loss, steps, step).run(model, x.detach(), labels, epsilon=radius).detach()
 
 
 def evaluate_attacks(net: nn.Module, judge: nn.Module, split: Split, radius: Tensor) -> dict:

@@ -22,6 +22,7 @@ from ..objectives import AROVR, ROVR, BackPropagation, Objective
 from ..potentials import Reweighted
 from ..targeted import TargetedAROVR
 from ..tilts import GaussianTilt
+from .controls import CONTROLS
 from .datasets import dataset_of
 from .records import Recorded
 from .training import History, fit, seeded_generator
@@ -35,7 +36,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "arovr_abg": ("beta", "gamma", "solver", "alpha", "tilt_sd", "tilt_output"),
 }
 #: Settings that count something, and the least they may be.
-COUNTS = {"samples": 1, "batch": 1, "epochs": 1, "pretraining": 0, "patience": 1, "lipschitz": 1}
+COUNTS = {"samples": 1, "batch": 1, "epochs": 1, "pretraining": 0, "patience": 1, "lipschitz": 1,
+          "validation": 1}
 LOSSES = {"cross-entropy": CrossEntropy}
 SOLVERS = {"shooting": Shooting, "tight": partial(Shooting, 1e-6), "paper": PaperSweeps}
 
@@ -75,6 +77,9 @@ class Run(Recorded):
             many validation images (see ``lipschitz.bracket``), and measure all accuracies (see
             ``curves`` of ``training.fit``).
         loss: "cross-entropy"; None for the papers' Euclidean loss.
+        control: what back-propagation is done with, one of ``controls.CONTROLS``; None for nothing.
+        strength: of the control.
+        validation: the number of validation samples, drawn with the seed; None takes all.
         layers: "convolutions", 5×5 with a stride of 2, of square grey images; None for fully connected
             layers.
 
@@ -106,6 +111,9 @@ class Run(Recorded):
     clip: float | None = None
     loss: str | None = None
     layers: str | None = None
+    control: str | None = None
+    strength: float | None = None
+    validation: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,9 +138,25 @@ class Run(Recorded):
             one_of("loss", self.loss, LOSSES)
         if self.layers is not None:
             one_of("layers", self.layers, ("convolutions",))
+        self._check_control()
         net, objective = self.network(1), self.objective()  # ValueErrors of theirs: now
         if self.gamma is not None:
             objective.potential.check(net)
+
+    def _check_control(self) -> None:
+        if self.control is None:
+            if self.strength is not None:
+                raise ValueError(f"strength={self.strength} belongs to a control, and control=None")
+            return
+        one_of("control", self.control, CONTROLS)
+        if self.method != "backprop":
+            raise ValueError(f"method={self.method!r} has no controls: those are of back-propagation")
+        if self.strength is None:
+            raise ValueError(f"control={self.control!r} needs a value for strength")
+        if self.control == "dropout" and not self.strength < 1:
+            raise ValueError(f"strength={self.strength} must be below 1, as the probability of dropout")
+        if self.control == "attacked inputs" and self.standardise:
+            raise ValueError("standardise=True: attacked inputs stay in [0, 1]")
 
     @property
     def cost(self) -> float:
@@ -142,6 +166,9 @@ class Run(Recorded):
     def objective(self) -> Objective:
         """The training objective, with random streams of its own."""
         loss = Euclidean if self.loss is None else LOSSES[self.loss]
+        if self.control is not None and self.strength is not None:
+            return CONTROLS[self.control](positive("strength", self.strength), loss,
+                                          seeded_generator(self.seed, self.control))
         if self.method == "backprop":
             return BackPropagation(loss)
         shared = {"beta": self.beta, "loss": loss, "solver": SOLVERS[self.solver](),
@@ -172,7 +199,9 @@ class Run(Recorded):
         ``watch`` is called after each epoch with the network and the history so far.
         """
         dataset = dataset_of(self.dataset)
-        splits = [dataset.subset(self.samples, self.seed), dataset.validation, dataset.test]
+        validation = (dataset.validation if self.validation is None
+                      else dataset.subset(self.validation, self.seed, "validation"))
+        splits = [dataset.subset(self.samples, self.seed), validation, dataset.test]
         if self.standardise:
             splits = data.standardised(*splits)
         net = self.network(dataset.dim)
