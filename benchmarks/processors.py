@@ -52,7 +52,8 @@ def difference(recorded: dict, repeated: dict) -> dict:
         "test": repeated["result"]["test"] - recorded["result"]["test"],
         "validation": repeated["result"]["validation"] - recorded["result"]["validation"],
         "best_epoch": repeated["result"]["best_epoch"] - recorded["result"]["best_epoch"],
-        "curves": {name: max(abs(a - b) for a, b in zip(old[name][:epochs], new[name][:epochs]))
+        "curves": {name: max(abs(a - b) for a, b in zip(old[name][:epochs], new[name][:epochs])
+                             if a is not None and b is not None)  # where both were measured
                    for name in ("train", "validation", "test")},
         "objective": [abs(b / a - 1) for a, b in zip(old["objective"], new["objective"])],
         "instructions": repeated["machine"]["instructions"],

@@ -21,14 +21,30 @@ from torch import Tensor
 from .checks import own_precision
 from .inference.iterate import Iterate
 from .network import LiftedNetwork
+from .potentials import Potential, Reweighted, Tilted
 
 
-def minima(net: LiftedNetwork, x: Tensor, end: Iterate) -> Tensor:
-    """The energies at their minima, (copies, batch), differentiable in weights, biases and x.
+def minima(net: LiftedNetwork, x: Tensor, end: Iterate, U: Potential) -> Tensor:
+    """The energies at their minima, (copies, batch), differentiable in weights, biases and x, and in
+    the γ and the tilts of U, as ∂E/∂γ_k = D_k(z_k, a_k).
 
     ``end`` is where inference ended for one or more copies of the batch, one after the other.
     """
-    return _Envelope.apply(net, end, x, *net.tensors())
+    values = _Envelope.apply(net, end, x, *net.tensors())
+    if torch.is_grad_enabled() and _is_learned(U):
+        fixed = U(net, end.z, end.a).view_as(values)  # z and a have no history: a function of γ alone
+        values = values + once(fixed) - fixed.detach()
+    return values
+
+
+def _is_learned(U: Potential) -> bool:
+    """Whether a γ or a tilt asks for a gradient."""
+    while isinstance(U, Reweighted | Tilted):
+        entries = U.gamma if isinstance(U, Reweighted) else U.g
+        if any(isinstance(entry, Tensor) and entry.requires_grad for entry in entries):
+            return True
+        U = U.base
+    return False
 
 
 def once(values: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class GeneralizedAROVR(LiftedObjective):
         """min_z U(z; x), shape (batch,)."""
         energy = Energy(self.potential, Loss())
         energy.check(net, len(x))
-        return envelope.minima(net, x, self._infer(net, x, energy))[0]
+        return envelope.minima(net, x, self._infer(net, x, energy), self.potential)[0]
 
     def energy(self, net: LiftedNetwork, loss: Loss, adversary: Activations,
                nominal: Activations) -> Tensor:

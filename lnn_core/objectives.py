@@ -104,8 +104,8 @@ class Objective(ABC):
     def gradients(self, net: LiftedNetwork, x: Tensor, y: Tensor) -> Tensor:
         """The mean over the batch, and its gradient in every parameter's ``grad``.
 
-        What ``net.zero_grad()``, a call and ``backward()`` do, but x gets no gradient; arguments
-        and errors as for a call. For (Distributed)DataParallel use a call and ``backward()``: no
+        What ``net.zero_grad()``, a call and ``backward()`` do, but x, γ and tilts get no gradient;
+        arguments and errors as for a call. For (Distributed)DataParallel use a call and ``backward()``: no
         gradient is seen by what synchronises replicas.
         """
         with torch.enable_grad():
@@ -273,8 +273,9 @@ class DifferenceObjective(LiftedObjective):
 
     def value(self, net, x, target):
         difference = self._checked_difference(net, x, target)
-        end = self._infer(net, x, *difference.energy(x))
-        return difference.of(envelope.minima(net, x, end))
+        energy, rows = difference.energy(x)
+        end = self._infer(net, x, energy, rows)
+        return difference.of(envelope.minima(net, x, end, energy.potential))
 
     def _set_gradients(self, net, x, target):
         if any(p._backward_hooks or p._post_accumulate_grad_hooks for p in net.parameters()):

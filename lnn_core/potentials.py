@@ -147,7 +147,7 @@ class Reweighted(Potential):
 
     Args:
         gamma: L positive entries for the layers 1…L; each a number, or a tensor of shape (d_k,)
-            with one entry per unit.
+            with one entry per unit. Tensors may require gradients, for a call and ``backward()``.
         base: the potential to reweight (default: ``FenchelYoung()``).
 
     Raises:

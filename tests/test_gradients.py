@@ -306,7 +306,7 @@ def test_other_objectives_warn_too():
     class Own(LiftedObjective):
         def value(self, net, x, target):
             energy = lnn.FenchelYoung() - self.beta * lnn.Euclidean(target)
-            return envelope.minima(net, x, self._infer(net, x, energy))[0]
+            return envelope.minima(net, x, self._infer(net, x, energy), energy.potential)[0]
 
     x = torch.ones(2, 1).double()
     step = Own(0.9).over(net, x, x)

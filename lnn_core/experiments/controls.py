@@ -88,7 +88,7 @@ class Decay(BackPropagation):
 
 class AttackedInputs(BackPropagation):
     """ℓ at inputs that an attack moved by at most ``strength`` (Euclidean norm) within [0, 1]: the
-    adversarial training of Madry et al. (2018).
+    adversarial training of Madry et al. (2017).
     """
 
     def __init__(self, strength: float, loss: LossFamily, generator: torch.Generator):
