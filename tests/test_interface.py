@@ -50,6 +50,7 @@ DEFAULTS = {
         "samples": 5000, "method": "arovr", "beta": 0.25, "alpha": 0.49, "tilt_sd": 1 / 16,
         "solver": "shooting", "hidden": (256, 256), "init": "uniform", "batch": 50, "epochs": 60,
         "pretraining": 0, "learning_rate": 2e-4},
+    "experiments.meta.LearnedGamma": {"every": 10, "rate": 0.05, "learning_rate": 0.05},
     "experiments.studies.few_images": {"datasets": ("mnist", "fashion-mnist")},
     "experiments.studies.few_images_in_all": {"datasets": ("mnist", "fashion-mnist")},
     "experiments.studies.ablation": {"datasets": EITHER},
