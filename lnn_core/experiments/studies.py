@@ -148,7 +148,8 @@ FEW_SETTINGS = {"batch": 20, "epochs": 150, "patience": 30}
 #: AROVR_{α,β}, s = βᾱ; of the others validation chooses.
 STRENGTHS = {"batch noise": (Run.tilt_sd,), "sample noise": (Run.tilt_sd,),
              "label smoothing": (0.25 * 0.51,), "away from a wrong label": (0.25 * 0.51,),
-             "dropout": (0.2, 0.5), "weight decay": (1e-4, 1e-3, 1e-2), "attacked inputs": (0.25, 0.5, 1.0)}
+             "dropout": (0.2, 0.5), "weight decay": (1e-4, 1e-3, 1e-2),
+             "attacked inputs": (0.25, 0.5, 1.0, 2.0)}
 
 
 def few_images(samples: int, seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS,

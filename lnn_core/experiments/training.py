@@ -248,6 +248,7 @@ def fit(net: LiftedNetwork, objective: Objective, train: Split, validation: Spli
     for name, split in splits.items():
         _check_split(name, _fixed(net), split, labels=True)
     epochs = at_least("epochs", epochs, 1)
+    expect("curves", curves, bool, "True or False")
     if patience is not None:
         at_least("patience", patience, 1)
     if on_epoch is not None:
