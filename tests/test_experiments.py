@@ -78,7 +78,7 @@ def test_unused_settings_do_not_matter(method, unused):
     {"hidden": (8,)}, {"init": "normal"}, {"batch": 20}, {"epochs": 1}, {"pretraining": 1},
     {"learning_rate": 1e-3}, {"patience": 5}, {"tilt_output": False},
     {"standardise": True}, {"lipschitz": 10}, {"omit_unbounded": True}, {"clip": 1.0},
-    {"loss": "cross-entropy"}, {"layers": "convolutions"}, {"validation": 5},
+    {"loss": "cross-entropy"}, {"layers": "convolutions"}, {"layers": "residual"}, {"validation": 5},
     {"method": "backprop", "control": "dropout", "strength": 0.2}],
     ids=lambda change: next(iter(change)))
 def test_used_settings_name_the_record(change):
@@ -143,8 +143,25 @@ def test_convolutions_of_a_run():
             assert 0.9 < parameter.abs().max().item() * fan_in**0.5 <= 1
 
 
+@pytest.mark.parametrize(("inputs", "colours", "side"), [(784, 1, 28), (1024, 1, 32), (3072, 3, 32)])
+def test_convolutions_see_colours(inputs, colours, side):
+    """If it fails, an image's colour planes are read as one image."""
+    net = Run(layers="convolutions", hidden=(4,)).network(inputs)
+    weight = net.connections[0](torch.zeros(1, inputs)).shape, next(net.parameters()).shape
+    assert weight == ((1, 4, side // 2, side // 2), (4, colours, 5, 5))
+
+
+@pytest.mark.parametrize("hidden", [(6,), (6, 5), (6, 5, 4, 3)])
+def test_residual_layers(hidden):
+    """If it fails, "residual" is a chain, or the input jumps over the first layer."""
+    net, chain = (Run(layers=layers, hidden=hidden).network(7) for layers in ("residual", None))
+    depth = len(hidden) + 1
+    assert set(net.edges) == {*chain.edges, *((j, j + 2) for j in range(1, depth - 1))}
+    assert chain.is_chain and net.is_chain == (depth == 2)
+
+
 @pytest.mark.parametrize("settings", [{"method": "sgd"}, {"solver": "newton"},
-                                      {"dataset": "mnits"}, {"dataset": "cifar-10-grey"},
+                                      {"dataset": "mnits"}, {"dataset": "cifar-10"},
                                       {"loss": "hinge"}, {"layers": "recurrent"}], ids=str)
 def test_unknown_names_are_refused(settings):
     """If it fails, a typo is found out after hours, or never."""

@@ -23,7 +23,7 @@ from ..potentials import Reweighted
 from ..targeted import TargetedAROVR
 from ..tilts import GaussianTilt
 from .controls import CONTROLS
-from .datasets import dataset_of
+from .datasets import CIFAR, dataset_of
 from .records import Recorded
 from .training import History, fit, seeded_generator
 
@@ -50,7 +50,7 @@ class Run(Recorded):
     same record. Others may be None only where that is their default.
 
     Args:
-        dataset: "mnist", "fashion-mnist", "kmnist" or "digits".
+        dataset: "mnist", "fashion-mnist", "kmnist", "digits", "cifar-10-grey" or "cifar-10-colour".
         samples: the number of training samples, drawn with the seed.
         seed: decides samples, weights, batches, attacks and tilts.
         method: "backprop", "rovr", "arovr", "arovr_ab" or "arovr_abg".
@@ -80,8 +80,8 @@ class Run(Recorded):
         control: what back-propagation is done with, one of ``controls.CONTROLS``; None for nothing.
         strength: of the control.
         validation: the number of validation samples, drawn with the seed; None takes all.
-        layers: "convolutions", 5×5 with a stride of 2, of square grey images; None for fully connected
-            layers.
+        layers: "convolutions", 5×5 with a stride of 2, of square images; "residual", fully connected, from
+            each hidden layer to the next two; None for a chain of fully connected layers.
 
     Raises:
         ValueError: settings out of bounds, or None where a value is needed.
@@ -125,7 +125,7 @@ class Run(Recorded):
                    and field.default is not None and getattr(self, field.name) is None]
         if missing:
             raise ValueError(f"method={self.method!r} needs a value for {', '.join(missing)}")
-        one_of("dataset", self.dataset, data.NAMES)
+        one_of("dataset", self.dataset, (*data.NAMES, *CIFAR))
         if self.solver is not None:
             one_of("solver", self.solver, SOLVERS)
         for name, least in COUNTS.items():
@@ -137,7 +137,7 @@ class Run(Recorded):
         if self.loss is not None:
             one_of("loss", self.loss, LOSSES)
         if self.layers is not None:
-            one_of("layers", self.layers, ("convolutions",))
+            one_of("layers", self.layers, ("convolutions", "residual"))
         self._check_control()
         net, objective = self.network(1), self.objective()  # ValueErrors of theirs: now
         if self.gamma is not None:
@@ -184,10 +184,12 @@ class Run(Recorded):
 
     def network(self, inputs: int) -> LiftedNetwork:
         """The network with this seed's initial weights."""
-        if self.layers is not None:
-            return convolutional(inputs, self.hidden, self.init, seeded_generator(self.seed, "weights"))
-        return LiftedNetwork([inputs, *self.hidden, 10], init=self.init,
-                             generator=seeded_generator(self.seed, "weights"))
+        generator, depth = seeded_generator(self.seed, "weights"), len(self.hidden) + 1
+        if self.layers == "convolutions":
+            return convolutional(inputs, self.hidden, self.init, generator)
+        steps = (1, 2) if self.layers == "residual" else (1,)
+        edges = [(j, j + step) for step in steps for j in range(step - 1, depth + 1 - step)]
+        return LiftedNetwork([inputs, *self.hidden, 10], edges=edges, init=self.init, generator=generator)
 
     def prepare(self) -> None:
         """Load the data."""
@@ -244,14 +246,16 @@ def convolutional(inputs: int, channels: Sequence[int], init: str,
     """Convolutions, 5×5 with a stride of 2 and ReLU, and a linear layer to 10 outputs.
 
     Args:
-        inputs: the number of pixels of a square grey image, which x holds in one row.
+        inputs: the number of values of a square image, which x holds in one row: its pixels if that is a
+            square, else three colours.
         channels: the numbers of channels of the convolutions.
         init: of the weights, as for :class:`~lnn_core.LiftedNetwork`.
         generator: draws the weights; biases are zero.
     """
-    side = math.isqrt(inputs)
-    modules: list[nn.Module] = [nn.Unflatten(1, (1, side, side))]
-    for before, after in pairwise((1, *channels)):
+    colours = 1 if math.isqrt(inputs) ** 2 == inputs else 3
+    side = math.isqrt(inputs // colours)
+    modules: list[nn.Module] = [nn.Unflatten(1, (colours, side, side))]
+    for before, after in pairwise((colours, *channels)):
         modules += [nn.Conv2d(before, after, 5, stride=2, padding=2), nn.ReLU()]
         side = (side + 1) // 2
     net = lift(nn.Sequential(*modules, nn.Flatten(), nn.Linear(channels[-1] * side**2, 10)), (inputs,))
