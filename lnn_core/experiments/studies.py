@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .internal import InternalRobustness
 from .runs import METHODS, Run
 
 #: The methods of Zach (2025), Table 1.
@@ -174,3 +175,17 @@ def few_images_in_all(samples: int, seeds: Iterable[int] = SEEDS, datasets: Sequ
     common: dict[str, Any] = {"samples": samples, "validation": samples} | FEW_SETTINGS | settings
     return [Run(dataset=dataset, seed=seed, method=method, **common)
             for seed in seeds for dataset in datasets for method in TABLE]
+
+
+#: Whose inside is looked at: the methods of Table 1, ROVR, a stronger AROVR, and what may do as well.
+INSIDE: tuple[dict[str, Any], ...] = (
+    *({"method": method} for method in TABLE), {"method": "rovr"}, {"method": "arovr", "beta": 1 / 2},
+    *({"method": "backprop", "control": control, "strength": strength} for control, strength in (
+        ("batch noise", Run.tilt_sd), ("dropout", 0.2), ("attacked inputs", 0.5))))
+
+
+def inside(seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS,
+           **settings) -> list[InternalRobustness]:
+    """Networks trained as those of Table 1, and how robust they are inside."""
+    return [InternalRobustness(**{"dataset": dataset, "seed": seed} | STOPPING | settings | arm)
+            for seed in seeds for dataset in datasets for arm in INSIDE]

@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 
 # They declare the kinds of records that there are: no file decides what is imported.
-from .. import pca, robustness, runs  # noqa: F401
+from .. import internal, pca, robustness, runs  # noqa: F401
 from .files import claim
 from .repeating import read, repeat
 
