@@ -31,7 +31,8 @@ def chains(draw, most=4):
 
 def scales(seed, sizes, spread=2.0):
     generator = torch.Generator().manual_seed(seed)
-    return [(spread * torch.randn(size, generator=generator, dtype=torch.float64)).exp() for size in sizes[1:-1]]
+    return [(spread * torch.randn(size, generator=generator, dtype=torch.float64)).exp()
+            for size in sizes[1:-1]]
 
 
 def inputs(net, samples=5):

@@ -93,6 +93,8 @@ def alone(net: LiftedNetwork, x: Tensor, k: int, box: tuple[float, float] | None
     """
     net, x = _gauged(net, x)
     upper, z = above(net, k), net.activations(x)[k]
+    if box is not None and not (box[0] <= z.min() and z.max() <= box[1]):
+        raise ValueError(f"layer {k} lies in [{float(z.min()):g}, {float(z.max()):g}], not within {box}")
     linearised = _linearised(upper, z)
     found = Flips(margin(upper(z)) / (math.sqrt(2) * lipschitz.certified(upper)), linearised,
                   _attacked(upper, z, linearised, box))
@@ -120,10 +122,11 @@ def _attacked(net: LiftedNetwork, x: Tensor, lengths: Tensor, box: tuple[float, 
     unit = known.median() if len(known) else lengths.new_ones(())
     judge = chain([net.weight(1) * unit, *net.weights[1:]], net.biases, net.functions)
     reach = float((x / unit).abs().amax()) + FAR
-    bounds = (-reach, reach) if box is None else tuple(float(end / unit) for end in box)
+    # What is within the box stays within it: bounds are divided and rounded as x is.
+    low, high = (-reach, reach) if box is None else (x.new_tensor(box) / unit).float().tolist()
     with torch.enable_grad():
         found = attacks.minimal_perturbations(copy.deepcopy(judge).float(), (x / unit).float(), ATTACKS,
-                                              bounds=bounds, judge=judge)
+                                              bounds=(low, high), judge=judge)
     return found.amin(0) * unit
 
 
@@ -178,11 +181,12 @@ def _first_flip(net: LiftedNetwork, x: Tensor, rows: Tensor, slope: Tensor, t: T
     return best
 
 
+@torch.no_grad()
 def squared_activations(net: LiftedNetwork, x: Tensor) -> Tensor:
     """Σ_{k≥1} ‖z_k‖², shape (batch,), of the forward pass in the balanced gauge.
 
-    U ≥ ½Σ_k‖e_k‖² for violations e_k, so that √(2U/Σ_k‖z_k‖²) is about how large they are beside the
-    activations: unlike U it can be compared between networks whose outputs have been taught other sizes.
+    U ≥ ½Σ_k‖e_k‖² for violations e_k, so that √(2U/Σ_k‖z_k‖²) is how large they can be beside the
+    activations. U itself grows with the square of the margins, which methods with other targets teach.
     """
     net, x = _gauged(net, x)
     return sum(z.square().sum(1) for z in net.activations(x)[1:])
@@ -224,10 +228,10 @@ def disturbed_accuracy(net: LiftedNetwork, split: Split, factors: Factors, draws
         factors: what draws them, such as ``noise(0.5, generator)``.
         draws: how many for each sample.
     """
-    net, _ = prepared(net, split.x)
+    net, images = prepared(net, split.x)
     at_least("draws", draws, 1)
     right = 0
-    for x, y in zip(split.x.split(BLOCK), split.y.split(BLOCK)):
+    for x, y in zip(images.split(BLOCK), split.y.split(BLOCK)):
         a = net.connection(0)(x)  # the same in all draws
         for _ in range(draws):
             last = a
