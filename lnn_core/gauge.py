@@ -38,10 +38,10 @@ def chain(weights: Sequence[Tensor], biases: Sequence[Tensor] | None,
     net = LiftedNetwork([first.shape[1], *map(len, weights)], functions[:-1], functions[-1],
                         bias=biases is not None, dtype=first.dtype, device=first.device,
                         generator=torch.Generator(first.device))  # torch's global one is left alone
-    for module, W in zip(net.connections, weights):
-        module.weight.copy_(W)
-    for module, b in zip(net.connections, biases or ()):
-        module.bias.copy_(b)
+    for own, W in zip(net.weights, weights):
+        own.copy_(W)
+    for own, b in zip(net.biases or (), biases or ()):
+        own.copy_(b)
     return net
 
 
@@ -110,16 +110,17 @@ def balanced(net: LiftedNetwork) -> LiftedNetwork:
         weights[k], squares[k] = weights[k] * mask, squares[k] * mask
     r = [torch.ones_like(a) for a in alive]  # r_k = s_k²
     for _ in range(SWEEPS):
-        change = 0.0
+        settled = True
         for k in range(1, net.depth):
             taken = squares[k - 1] @ (1 / r[k - 1]) + constant[k - 1]  # times r_k
             sent = squares[k].mT @ r[k + 1]  # divided by r_k
             new = torch.where(alive[k] > 0, (sent / taken).sqrt(), 1.0)
-            change = max(change, float((new / r[k] - 1).abs().max()))
+            settled = settled and bool(((new / r[k] - 1).abs() <= TOLERANCE).all())  # false for NaN
             r[k] = new
-        if change <= TOLERANCE:
+        if settled:
             return _scaled(net, weights, [a.sqrt() for a in r[1:-1]], alive)
-    raise RuntimeError(f"scales still change by {change:.1e} after {SWEEPS} sweeps")
+    raise RuntimeError(f"scales have not settled after {SWEEPS} sweeps: a very deep network, or weights "
+                       "whose squares overflow")
 
 
 def _checked(net: LiftedNetwork) -> LiftedNetwork:

@@ -33,6 +33,12 @@ DEFAULTS = {
     "experiments.attacks.greatest_loss": {"bounds": (0.0, 1.0), "steps": 7, "step": 0.4},
     "experiments.attacks.minimal_perturbations": {"bounds": (0.0, 1.0), "bisections": 10},
     "experiments.datasets.dataset_of": {"partial": False},
+    "experiments.internal.InternalRobustness": RUN | {
+        "method": "arovr", "beta": 0.25, "alpha": 0.49, "tilt_sd": 1 / 16, "samples": 5000,
+        "hidden": (256, 256), "batch": 50, "epochs": 300, "patience": 30, "learning_rate": 2e-4,
+        "images": 500, "level": 0.05},
+    "experiments.internal.disturbed_accuracy": {"draws": 4},
+    "experiments.internal.jointly": {"rivals": 3, "steps": 14},
     "experiments.lrrn_runs.Classification": LRRN_RUN | {
         "hidden": (64, 64), "decay": 0.005, "attacked": 200},
     "experiments.lrrn_runs.Reconstruction": LRRN_RUN | {"activation": "relu", "hidden": (32, 32)},
@@ -57,6 +63,7 @@ DEFAULTS = {
     "experiments.studies.convolutions": {"betas": (0.25,)},
     "experiments.studies.figure1": {"betas": (1 / 16, 1 / 8, 1 / 4, 3 / 8, 1 / 2), "solver": "shooting"},
     "experiments.studies.handover": {"dataset": "fashion-mnist", "pretraining": 60},
+    "experiments.studies.inside": {"datasets": EITHER},
     "experiments.studies.sensitivity": {"dataset": "mnist"},
     "experiments.studies.table1": {"datasets": EITHER, "pretraining": 60},
     "experiments.training.fit": {"batch": 50, "learning_rate": 2e-4, "omit_unbounded": False, "curves": True},

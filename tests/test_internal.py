@@ -19,6 +19,7 @@ from lnn_core import data, gauge
 from lnn_core.data import Split
 from lnn_core.experiments import internal, runs, studies, training
 from lnn_core.experiments.internal import InternalRobustness
+from lnn_core.experiments.records.repeating import disagreements, findings
 from lnn_core.experiments.training import accuracy
 
 #: Attacks move back to the border in ten halvings.
@@ -285,14 +286,16 @@ def flat(found, name=""):
 
 
 def test_no_box_around_hidden_layers(monkeypatch):
-    """A sample a hundred times as far from the border as the others. If it fails, the bounds that the
-    attack has to be given are in its way."""
+    """The last sample is two hundred times as far from the border, z_1 + z_2 = 1, as the others, and its
+    shortest way there leads to (1, 0), outside of all samples. If it fails, the bounds that an attack has to
+    be given are in its way."""
     net = linear(0, (2, 2, 2))
     with torch.no_grad():
-        for weight, bias in zip(net.weights, net.biases):
-            weight.copy_(torch.tensor([[1.0, -0.5], [-1.0, 0.5]]))
-            bias.zero_()
-    x = torch.tensor([[0.1, 0.0], [0.1, 0.1], [0.2, 0.1], [12.0, 1.0]], dtype=torch.float64)
+        net.weights[0].copy_(torch.eye(2))
+        net.biases[0].zero_()
+        net.weights[1].copy_(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+        net.biases[1].copy_(torch.tensor([-1.0, 1.0]))
+    x = torch.tensor([[0.5, 0.495], [0.495, 0.5], [0.5, 0.496], [0.5, -0.5]], dtype=torch.float64)
     found = internal.alone(net, x, 1)
     assert found.attack.isfinite().all() and (found.attack <= found.linearised * ABOVE).all()
     monkeypatch.setattr(internal, "FAR", 10 * internal.FAR)
@@ -490,6 +493,25 @@ def test_networks_are_matched_at_the_first_epoch_with_this_loss(trained):
     record, states = trained
     below = [epoch for epoch in range(1, 9) if loss(network(states, epoch)) <= SMALL.level]
     assert record["matched"]["epoch"] == below[0] > 1
+
+
+def test_every_finding_is_judged(trained):
+    """A tenth added to one of them at a time. If it fails, a repeated record may differ there by as much as
+    it likes."""
+    record = trained[0]
+    assert not list(disagreements(record, record, 0.0))
+    names = [name for name in findings(record) if name.startswith(("best.", "matched."))]
+    assert len(names) > 30
+    for name in names:
+        changed = copy.deepcopy(record)
+        *places, last = name.split(".")
+        part = changed
+        for place in places:
+            part = part[place]
+        old = part[last]
+        part[last] = [value and value * 1.1 for value in old] if isinstance(old, list) else old * 1.1
+        judged = [] if last == "epoch" or name == "best.loss" else [name]
+        assert [line.split(":")[0] for line in disagreements(record, changed)] == judged
 
 
 def test_training_is_the_runs(trained):

@@ -189,7 +189,7 @@ def squared_activations(net: LiftedNetwork, x: Tensor) -> Tensor:
     activations. U itself grows with the square of the margins, which methods with other targets teach.
     """
     net, x = _gauged(net, x)
-    return sum(z.square().sum(1) for z in net.activations(x)[1:])
+    return torch.cat(net.activations(x)[1:], 1).square().sum(1)
 
 
 def _gauged(net: LiftedNetwork, x: Tensor) -> tuple[LiftedNetwork, Tensor]:

@@ -187,5 +187,6 @@ INSIDE: tuple[dict[str, Any], ...] = (
 def inside(seeds: Iterable[int] = SEEDS, datasets: Sequence[str] = DATASETS,
            **settings) -> list[InternalRobustness]:
     """Networks trained as those of Table 1, and how robust they are inside."""
-    return [InternalRobustness(**{"dataset": dataset, "seed": seed} | STOPPING | settings | arm)
+    common: dict[str, Any] = STOPPING | settings
+    return [InternalRobustness(dataset=dataset, seed=seed, **common | arm)
             for seed in seeds for dataset in datasets for arm in INSIDE]

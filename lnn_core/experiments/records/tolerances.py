@@ -47,6 +47,12 @@ OBJECTIVE = Tolerance(2e-2)
 #: The largest Jacobian found by hill climbing, and lengths found by attacks: a search that starts
 #: a rounding error away can end at another local optimum.
 SEARCH = Tolerance(5e-2)
+#: Medians at the epoch that validation chooses: a rounding error decides between nearly equal epochs, and
+#: what is measured inside moves as training goes on, certificates and energies (squares) the most. At the
+#: epoch of equal training loss it moves by less.
+CHOSEN = Tolerance(9e-2)
+#: Accuracies under noise, and of coarse weights (which two bits decide): of the network of that epoch.
+DISTURBED, COARSE = Tolerance(1e-2, relative=False), Tolerance(2e-2, relative=False)
 
 #: What decides, by "kind.name", the first pattern that fits. None: only its presence counts, as a
 #: rounding error decides between nearly equal epochs, or it says how inference went about it.
@@ -54,6 +60,11 @@ JUDGED: tuple[tuple[str, Tolerance | None], ...] = (
     ("*.best_epoch", None), ("*.passes", None), ("*.gap", None), ("*.converged", None),
     ("*.unbounded", None), ("*.largest_gradient", None), ("*.diverged", None),
     ("*.objective", OBJECTIVE), ("*.gradient", OBJECTIVE),
+    ("InternalRobustness.*.epoch", None), ("InternalRobustness.best.loss", None),
+    ("InternalRobustness.matched.loss", OBJECTIVE),
+    ("InternalRobustness.*.noise", DISTURBED), ("InternalRobustness.*.deletion", DISTURBED),
+    ("InternalRobustness.*.quantised", COARSE),
+    ("InternalRobustness.best.*.*", CHOSEN), ("InternalRobustness.matched.*.*", SEARCH),
     ("Reconstruction.*", SMOOTH),
     ("*.train", ACCURACY), ("*.validation", ACCURACY), ("*.test", ACCURACY),
     ("*.result.certified", ACCURACY), ("*.attacks.correct", ATTACKED),
