@@ -101,11 +101,12 @@ def test_attacked_inputs(radius):
     from lnn_core.experiments.attacks import greatest_loss
 
     objective, plain = control("attacked inputs", radius), lnn.BackPropagation()
+    NET.zero_grad()
     attacked = greatest_loss(NET, lnn.Euclidean(ONE_HOT), X, radius)
+    assert all(parameter.grad is None for parameter in NET.parameters())
     assert (attacked - X).norm(dim=1).max() <= radius * (1 + 1e-5)
     assert 0 <= attacked.min() and attacked.max() <= 1
     assert (plain(NET, attacked, Y, "none") > plain(NET, X, Y, "none")).all()
-    NET.zero_grad()
     value = objective.gradients(NET, X, Y)
     assert value == plain(NET, attacked, Y)
     found = [p.grad.clone() for p in NET.parameters()]

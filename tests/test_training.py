@@ -299,6 +299,7 @@ def test_best_so_far_is_exact(monkeypatch, block):
         now = accuracy(net, VALIDATION)
         found.append(better(net))
         assert found[-1] == (now if now > best else None)
+        assert better(net) is None  # as good as the best is not better
         best = max(best, now)
     assert found.count(None) > 20 and len(found) - found.count(None) > 2
 
